@@ -19,6 +19,7 @@ from agent.control.services.run_jobs import EndedRun
 from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactState
 from agent.control.store.ids import new_id
+from agent.control.store.write_batches import OverloadedError
 from agent.model.errors import LaunchError, ServerError, TooLargeError, UnreachableError
 from agent.model.job.digest import MANIFEST_HEAD, MANIFEST_NAME, encoded, manifest_digest
 from agent.model.job.job_file import FILE_NAME, PATCH_NAME
@@ -81,7 +82,7 @@ class JobCreation:
         """Make the job of a run that has ended, or record why there is none; idempotent.
 
         Raises:
-            ServerError, UnreachableError: the store fails; the run stays due.
+            ServerError, UnreachableError, OverloadedError: the store fails; the run stays due.
         """
         async with self._locks.setdefault(run_id, asyncio.Lock()):
             holder = new_id()
@@ -108,7 +109,7 @@ class JobCreation:
     async def _create_or_record_problem(self, run_id: str, end: int) -> None:
         try:
             await self._create(run_id, end)
-        except (ServerError, UnreachableError):
+        except (ServerError, UnreachableError, OverloadedError):
             raise
         except LaunchError as error:
             await self._plane.run_jobs.record_no_job(run_id, end, error.message)

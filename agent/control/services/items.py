@@ -69,16 +69,18 @@ class Items(Service):
         self, tx: Tx, principal: Principal, submission: Submission, passed: Passed
     ) -> ItemRecord:
         entity = self._context.existing_entity(tx, principal, submission.entity, Action.SUBMIT)
-        item_id = item_of_key(tx, entity, submission)
+        item_id = item_of_key(tx, entity, submission, reserve=False)
         if item_id is None:
             self._check_waiting(tx, entity)
             queue = queue_on_demand(tx, self._context, principal, entity, submission.queue)
             prepared = prepare(tx, self._context, principal, queue, submission, passed)
-            spec = prepared.composed.run_spec
-            projects.ensure(tx, spec["entity"], spec["project"])
-            item_id = insert(tx, self._context, principal, prepared, submission)
-            if submission.idempotency_key is not None:
-                idempotency.keep_reply(tx, entity, submission.idempotency_key, item_id)
+            item_id = item_of_key(tx, entity, submission, reserve=True)
+            if item_id is None:
+                spec = prepared.composed.run_spec
+                projects.ensure(tx, spec["entity"], spec["project"])
+                item_id = insert(tx, self._context, principal, prepared, submission)
+                if submission.idempotency_key is not None:
+                    idempotency.keep_reply(tx, entity, submission.idempotency_key, item_id)
         return self._context.item(tx, principal, item_id)
 
     def _check_waiting(self, tx: Tx, entity: str) -> None:

@@ -1,14 +1,15 @@
 """Queues: templates, pausing, removal."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.audit import audited
-from agent.control.services.context import Service, ServiceContext, read
+from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.spec_layers import (
     DEFAULT_PRIORITY,
@@ -28,6 +29,7 @@ from agent.model.errors import (
     ConflictError,
     InvalidInputError,
     NotFoundError,
+    PermissionDeniedError,
 )
 from agent.model.names import DEFAULT_QUEUE
 from agent.model.phase import Phase
@@ -43,6 +45,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "prioritization": "V0",
     "paused": False,
 }
+#: Items that one transaction stops.
+_PART: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -243,15 +247,8 @@ class Queues(Service):
         tx.notify(topic_queue(found.id), topic_entity(owner))
         return self._context.queue(tx, owner, name)
 
-    @audited("queue.delete", repeatable=True)
-    def delete(
-        self,
-        tx: Tx,
-        principal: Principal,
-        entity: str | None,
-        name: str,
-        *,
-        force: bool = False,
+    async def delete(
+        self, principal: Principal, entity: str | None, name: str, *, force: bool = False
     ) -> None:
         """Remove a queue; its items stay readable.
 
@@ -259,12 +256,51 @@ class Queues(Service):
             ConflictError: live items and no `force`; with it queued ones are stopped at
                 once and a stop is requested of the others.
         """
+        if force:
+
+            def find(tx: Tx) -> QueueRecord:
+                owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
+                return self._context.queue(tx, owner, name)
+
+            await self._stop_all(principal, find)
+        await self._delete(principal, entity, name, force=force)
+
+    async def delete_ids(self, principal: Principal, queue_ids: Sequence[str]) -> None:
+        """W&B's `deleteRunQueues`; as `delete` with `force`."""
+        for queue_id in queue_ids:
+            await self._stop_all(
+                principal,
+                lambda tx, queue_id=queue_id: self._context.queue_by_id(  # type: ignore[misc]
+                    tx, principal, queue_id, Action.MANAGE_QUEUES
+                ),
+            )
+        await self._delete_ids(principal, queue_ids)
+
+    async def _stop_all(self, principal: Principal, find: Callable[[Tx], QueueRecord]) -> None:
+        """Stop what is live in a queue, in parts: each locks its items until it is committed.
+
+        What cannot be found or is not allowed, the removal itself refuses.
+        """
+        with suppress(NotFoundError, PermissionDeniedError):
+            while await self._stop_some(principal, find):
+                pass
+
+    @write
+    def _stop_some(self, tx: Tx, principal: Principal, find: Callable[[Tx], QueueRecord]) -> bool:
+        found = items.live_in(tx, find(tx).id, not_stopped=_PART)
+        for row in found:
+            request_stop(tx, row, principal.name)
+        return bool(found)
+
+    @audited("queue.delete", repeatable=True)
+    def _delete(
+        self, tx: Tx, principal: Principal, entity: str | None, name: str, *, force: bool
+    ) -> None:
         owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         _remove(tx, self._context.queue(tx, owner, name), principal.name, force=force)
 
     @audited("queue.delete")
-    def delete_ids(self, tx: Tx, principal: Principal, queue_ids: Sequence[str]) -> None:
-        """W&B's `deleteRunQueues`; as `delete` with `force`."""
+    def _delete_ids(self, tx: Tx, principal: Principal, queue_ids: Sequence[str]) -> None:
         for queue_id in queue_ids:
             found = self._context.queue_by_id(tx, principal, queue_id, Action.MANAGE_QUEUES)
             _remove(tx, found, principal.name, force=True)

@@ -55,12 +55,15 @@ class Reaper(Service):
         self._holder = new_id()
         self._round_at: float | None = None
         self._offset: float | None = None
+        #: When a stall was noticed after which this process has extended nothing yet. Without
+        #: the lease of this work it forgets that after `_lease`: the other one has done it.
+        self._stalled_at: float | None = None
+        self._lease = context.config.lease
 
     @write
     def start(self, tx: Tx) -> None:
         """Before serving: agents could not renew leases, nor runs report, during downtime."""
-        items.extend_all_leases(tx, tx.now + self._context.config.lease)
-        runs.extend_all(tx)
+        self._extend_leases(tx)
 
     async def reap_once(self) -> Reaped:
         """One round; safe to run at any time, several at once.
@@ -69,13 +72,16 @@ class Reaper(Service):
         """
         local = time.monotonic()
         stored, leads = await self._take_lease()
-        stalled = self._has_stalled(local, stored)
+        if self._has_stalled(local, stored):
+            self._stalled_at = local
         self._round_at, self._offset = local, stored - local
         if not leads:
+            if self._stalled_at is not None and local - self._stalled_at > self._lease:
+                self._stalled_at = None
             return Reaped()
-        if stalled:
-            await self.start()
-            await self._reset_heartbeats()
+        if self._stalled_at is not None:
+            await self._extend_all()
+            self._stalled_at = None
         return await self._expire()
 
     async def run(self) -> None:
@@ -107,8 +113,13 @@ class Reaper(Service):
         work_leases.release(tx, self._holder)
 
     @write
-    def _reset_heartbeats(self, tx: Tx) -> None:
+    def _extend_all(self, tx: Tx) -> None:
+        self._extend_leases(tx)
         agents.reset_heartbeats(tx, self._context.config.agent_timeout)
+
+    def _extend_leases(self, tx: Tx) -> None:
+        items.extend_all_leases(tx, tx.now + self._lease)
+        runs.extend_all(tx)
 
     @write
     def _expire(self, tx: Tx) -> Reaped:

@@ -212,8 +212,12 @@ def insert(
     return item_id
 
 
-def item_of_key(tx: Tx, entity: str, wanted: Submission) -> str | None:
-    """The item that was made with the submission's idempotency key; else reserves the key."""
+def item_of_key(tx: Tx, entity: str, wanted: Submission, *, reserve: bool) -> str | None:
+    """The item that was made with the submission's idempotency key, if there is one.
+
+    `reserve` the key otherwise, after the submission was checked: a refusal that has written
+    something makes all writes of its batch be written again.
+    """
     key = wanted.idempotency_key
     if key is None:
         return None
@@ -223,7 +227,10 @@ def item_of_key(tx: Tx, entity: str, wanted: Submission) -> str | None:
         wanted.project, wanted.queue, wanted.run_spec, wanted.template_variables, wanted.priority,
     )  # fmt: skip
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
-    stored = idempotency.reserve(tx, entity, key, fingerprint)
+    if reserve:
+        stored = idempotency.reserve(tx, entity, key, fingerprint)
+    else:
+        stored = idempotency.find(tx, entity, key)
     if stored is None:
         return None
     if stored.fingerprint != fingerprint:

@@ -182,7 +182,8 @@ class Sweeps(Service):
         owner = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
         _refuse_runs(principal)
         place = f"{owner}/{project or UNNAMED_PROJECT}"
-        sweep = sweeps.by_name(tx, owner, project or UNNAMED_PROJECT, name)
+        found = sweeps.by_name(tx, owner, project or UNNAMED_PROJECT, name)
+        sweep = found and sweeps.lock(tx, found.id)
         if sweep is None:
             raise NotFoundError(f"There is no sweep '{name}' in '{place}'.")
         agent_id = new_id()
@@ -203,7 +204,7 @@ class Sweeps(Service):
         Raises:
             NotFoundError, PermissionDeniedError
         """
-        agent = sweeps.agent(tx, agent_id)
+        agent = sweeps.lock_agent(tx, agent_id)
         if agent is None:
             raise NotFoundError(f"There is no sweep agent with the id '{agent_id[:40]}'.")
         sweep = self._to_write(tx, principal, agent.sweep_id)

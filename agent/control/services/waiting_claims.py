@@ -104,25 +104,28 @@ class WaitingClaims(Service):
             )
             self._join(waiting)
             try:
-                return await self._wait(waiting, deadline)
+                claims = await self._wait(waiting, deadline)
             finally:
                 self._leave(waiting)
+            # A match under way may lease something to it; later ones leave it out.
+            await self._idle.wait()
+        if isinstance(waiting.answer, Exception):
+            raise waiting.answer
+        return claims or waiting.answer or ()
 
     async def _wait(self, waiting: WaitingClaim, deadline: float) -> Claims:
         while (left := deadline - monotonic()) > 0:
-            notified = await waiting.subscription.wait(left)
-            # A transaction under way may lease something to it.
+            if not await waiting.subscription.wait(left):
+                break
+            # If it was woken by what the match under way has leased to it, the answer comes next.
             await self._idle.wait()
-            if not notified or waiting.answer is not None:
+            if waiting.answer is not None:
                 break
             # Its agent was asked to stop, was superseded, or got items by the same request.
             result = await self._claim(waiting.principal, waiting.request, waited=True)
             if result.claims:
                 return result.claims
-        await self._idle.wait()
-        if isinstance(waiting.answer, Exception):
-            raise waiting.answer
-        return waiting.answer or ()
+        return ()
 
     @shared_write
     def _claim(

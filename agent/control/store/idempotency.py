@@ -1,20 +1,32 @@
 """Idempotency keys with the reply to the first request."""
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
+from agent.control.store.prepared import Prepared
 from agent.control.store.tables import idempotency_keys
 from agent.control.store.tx import AnyRow, Tx
 
+_FIND: Final = Prepared(
+    select(idempotency_keys).where(
+        idempotency_keys.c.entity == bindparam("of_entity"),
+        idempotency_keys.c.key == bindparam("of_key"),
+    )
+)
+
+
+def find(tx: Tx, entity: str, key: str) -> AnyRow | None:
+    """What is stored of a key: `fingerprint`, `reply`."""
+    return tx.one(_FIND, of_entity=entity, of_key=key)
+
 
 def reserve(tx: Tx, entity: str, key: str, fingerprint: bytes) -> AnyRow | None:
-    """Reserve a key; `None` when it is new, else what is stored: `fingerprint`, `reply`."""
+    """Reserve a key; `None` when it is new, else as `find`."""
     values = {"entity": entity, "key": key, "fingerprint": fingerprint, "created_at": tx.now}
     if tx.insert_new(idempotency_keys, values):
         return None
-    table = idempotency_keys
-    return tx.one(select(table).where(table.c.entity == entity, table.c.key == key))
+    return find(tx, entity, key)
 
 
 def keep_reply(tx: Tx, entity: str, key: str, reply: Any) -> None:

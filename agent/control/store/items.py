@@ -340,10 +340,12 @@ def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
     return tx.all(ordered.with_for_update(skip_locked=True))
 
 
-def live_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
-    """Queued and held items of a queue, locked."""
+def live_in(tx: Tx, queue_id: str, not_stopped: int | None = None) -> Sequence[AnyRow]:
+    """Queued and held items of a queue, locked; or so many of those not asked to stop."""
     alive = or_(text(QUEUED_ONLY), text(HELD_ONLY))
     query = _WITHOUT_SPECS.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
+    if not_stopped is not None:
+        query = query.where(items.c.stop_requested.is_(False)).limit(not_stopped)
     return tx.all(query.with_for_update())
 
 

@@ -7,7 +7,7 @@ writes that wait at the same time share a transaction, since a small one consist
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agent.control.store.migrate import migrate
 from agent.control.store.tx import Postponed, T, Turn, Tx
-from agent.control.store.write_batches import Waiting, Write
-from agent.model.errors import ConfigError, LaunchError, UnreachableError
+from agent.control.store.write_batches import OverloadedError, Waiting, Write
+from agent.model.errors import ConfigError, UnreachableError
 
 _PORT: Final = 5432
 _CHECK: Final = "Check `control.database_url` and the server."
@@ -28,6 +28,8 @@ _CHANNEL: Final = "launch"
 #: A notification carries less than 8,000 bytes.
 _PAYLOAD: Final = 7_500
 _DEADLOCK: Final = frozenset({"40P01", "40001"})
+#: SQLSTATE of a statement that has waited for a lock as long as it may.
+_LOCKED: Final = "55P03"
 _ATTEMPTS: Final = 4
 #: Any number, the same in all replicas: only one of them migrates.
 _MIGRATION_LOCK: Final = 4_615_043
@@ -45,13 +47,20 @@ _PROBE_TIMEOUT: Final = 10.0
 #: Seconds for a connection, and for a statement: all of ours are short. Migrations have no limit.
 _CONNECT: Final = 10.0
 _STATEMENT: Final = 30.0
+#: Of every session. A write waits so long for a lock. A process that was frozen in the middle of
+#: a transaction loses it, and so the locks that it holds.
+_SETTINGS: Final = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "10s"}
+#: Writes at a time that were taken out of their batch.
+_APART: Final = 3
 
-
-#: The time, and the seconds that a shared transaction waits for a lock before its writes are made
-#: one by one: the holder may wait for one of its own locks.
+#: The time, and how long each statement of a batch waits for a lock: the holder may wait for one
+#: that the batch has.
 _BATCH_CLOCK: Final = text(
-    "SELECT extract(epoch FROM now())::float8, set_config('lock_timeout', '200ms', true)"
+    "SELECT extract(epoch FROM now())::float8, set_config('lock_timeout', :wait, true)"
 )
+_WAIT: Final = "200ms"
+#: With savepoints, where many of the writes may have to wait, one after the other.
+_SHORT_WAIT: Final = "20ms"
 
 #: Errors of a transaction that are not raised by its work.
 _FAILURES: Final = (DBAPIError, OSError, PoolTimeoutError)
@@ -71,6 +80,8 @@ class PostgresDatabase:
         self._publish = publish
         self._waiting = Waiting()
         self._batching: asyncio.Task[None] | None = None
+        self._apart: set[asyncio.Task[None]] = set()
+        self._turns_apart = asyncio.Semaphore(_APART)
 
     async def write(self, work: Callable[[Tx], T], turn: Turn = Turn.ALONE) -> T:
         """See `Database.write`."""
@@ -97,62 +108,58 @@ class PostgresDatabase:
         """Wait for writes under way, and close all connections."""
         if self._batching is not None:
             await self._batching
+        await asyncio.gather(*self._apart)
         await self._shared.dispose()
         await self._engine.dispose()
 
     async def _write_batches(self) -> None:
-        """Write what waits, until nothing does."""
+        """Write what waits, until nothing does; one that waits for a lock holds up no other."""
         while batch := self._waiting.next():
-            if not await self._write_batch(batch):
-                await asyncio.gather(*map(self._write_of_batch, batch))
+            apart = await self._write_batch(batch, _write_together)
+            if apart is None and len(batch) > 1:
+                apart = await self._write_batch(batch, _write_each)
             for one in batch:
-                one.complete(self._publish)
+                if apart is None or one in apart:
+                    task = asyncio.create_task(self._write_apart(one), name="store-write")
+                    self._apart.add(task)
+                    task.add_done_callback(self._apart.discard)
+                else:
+                    one.complete(self._publish)
 
-    async def _write_batch(self, batch: Sequence[Write]) -> bool:
-        """Write all in one transaction; false where nothing was changed, or there is only one.
+    async def _write_batch(
+        self,
+        batch: Sequence[Write],
+        write_all: Callable[[Connection, Sequence[Write]], Collection[Write]],
+    ) -> Collection[Write] | None:
+        """Write all in one transaction, except those that are returned; `None`: none was written.
 
-        There are no savepoints, which are round trips of their own: one that fails after it has
-        changed something, or has to wait for a lock, makes all be written one by one. A commit
-        whose answer was lost fails them all, as it fails one: it may have arrived.
+        A commit whose answer was lost fails them all, as it fails one: it may have arrived.
         """
-        if len(batch) == 1:
-            return False
+        apart: Collection[Write] = ()
         committing = False
 
         def body(connection: Connection) -> None:
-            nonlocal committing
+            nonlocal apart, committing
             committing = False
-            now = float(connection.execute(_BATCH_CLOCK).scalar_one())
-            topics: dict[str, None] = {}
-            postponed = Postponed()
-            for one in batch:
-                tx = Tx(connection, lambda _: now, postponed)
-                try:
-                    one.run(tx)
-                except LaunchError as error:
-                    if tx.wrote:
-                        raise
-                    one.fail(error)
-                else:
-                    topics |= tx.topics
-            postponed.flush(connection)
-            _notify(connection, tuple(topics))
+            apart = write_all(connection, batch)
             committing = True
 
         try:
             await self._transact(self._shared, body)
         except Exception as error:  # noqa: BLE001 -- each finds out by itself what is wrong
             if not committing or _is_refused(error):
-                return False
+                return None
             for one in batch:
                 one.fail(_translated(error))
-        return True
+        return apart
 
-    async def _write_of_batch(self, one: Write) -> None:
-        try:
-            await self._write_alone(self._shared, one.run)
-        except Exception as error:  # noqa: BLE001 -- it is the caller's
-            one.fail(error)
+    async def _write_apart(self, one: Write) -> None:
+        async with self._turns_apart:
+            try:
+                await self._write_alone(self._shared, one.run)
+            except Exception as error:  # noqa: BLE001 -- it is the caller's
+                one.fail(error)
+        one.complete(self._publish)
 
     async def _write_alone(
         self, engine: AsyncEngine, work: Callable[[Tx], T]
@@ -191,6 +198,54 @@ class PostgresDatabase:
         raise AssertionError  # pragma: no cover -- the last try returns or raises
 
 
+def _write_together(connection: Connection, batch: Sequence[Write]) -> Collection[Write]:
+    """Write all; raises where one fails after it has changed something, or waits for a lock.
+
+    There are no savepoints, which are round trips of their own.
+    """
+    now = float(connection.execute(_BATCH_CLOCK, {"wait": _WAIT}).scalar_one())
+    topics: dict[str, None] = {}
+    postponed = Postponed()
+    for one in batch:
+        tx = Tx(connection, lambda _: now, postponed)
+        try:
+            one.run(tx)
+        except _FAILURES:
+            raise
+        except Exception as error:
+            if tx.wrote:
+                raise
+            one.fail(error)
+        else:
+            topics |= tx.topics
+    postponed.flush(connection)
+    _notify(connection, tuple(topics))
+    return ()
+
+
+def _write_each(connection: Connection, batch: Sequence[Write]) -> Collection[Write]:
+    """Write each with a savepoint; returns those that have to wait for a lock."""
+    now = float(connection.execute(_BATCH_CLOCK, {"wait": _SHORT_WAIT}).scalar_one())
+    topics: dict[str, None] = {}
+    locked: list[Write] = []
+    for one in batch:
+        tx = Tx(connection, lambda _: now)
+        try:
+            with connection.begin_nested():
+                one.run(tx)
+        except Exception as error:
+            if _sqlstate(error) in {_LOCKED, *_DEADLOCK}:
+                locked.append(one)
+                continue
+            if isinstance(error, _FAILURES) and _translated(error) is not error:
+                raise
+            one.fail(error)
+        else:
+            topics |= tx.topics
+    _notify(connection, tuple(topics))
+    return locked
+
+
 def _body(work: Callable[[Tx], T]) -> Callable[[Connection], tuple[T, Iterable[str]]]:
     def body(connection: Connection) -> tuple[T, Iterable[str]]:
         tx = Tx(connection, _clock)
@@ -219,10 +274,17 @@ async def open_postgres(
             hint="Write postgresql://user:password@host:5432/name; leave it out for SQLite.",
         ) from None
     await _connect_and_migrate(address)
-    arguments = {"timeout": _CONNECT, "command_timeout": _STATEMENT}
+    arguments = {
+        "timeout": _CONNECT,
+        "command_timeout": _STATEMENT,
+        "server_settings": _SETTINGS,
+    }
     # None beyond the pool: those would be opened and closed for a request each.
     engine = create_async_engine(address, pool_size=12, max_overflow=0, connect_args=arguments)
-    shared = create_async_engine(address, pool_size=2, max_overflow=0, connect_args=arguments)
+    # One for the batch, whatever the others wait for.
+    shared = create_async_engine(
+        address, pool_size=1 + _APART, max_overflow=0, connect_args=arguments
+    )
     database = PostgresDatabase(engine, shared, publish)
     try:
         dsn = address.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -296,7 +358,12 @@ def _is_refused(error: Exception) -> bool:
 
 
 def _translated(error: Exception) -> Exception:
-    """`UnreachableError` where the server is unavailable; else the error itself, a bug."""
+    """`UnreachableError` where it cannot serve now, `OverloadedError` where others held a lock.
+
+    Else the error itself, a bug.
+    """
+    if _sqlstate(error) == _LOCKED:
+        return OverloadedError()
     away = isinstance(error, OSError | PoolTimeoutError | InterfaceError | OperationalError)
     unable = getattr(error, "connection_invalidated", False) or _sqlstate(error)[:2] in _UNABLE
     if not away and not unable:

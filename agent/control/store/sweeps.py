@@ -115,9 +115,10 @@ def insert_agent(tx: Tx, agent_id: str, sweep_id: str, host: str) -> None:
     tx.run(insert(sweep_agents).values(offers=0, **values))
 
 
-def agent(tx: Tx, agent_id: str) -> SweepAgentRecord | None:
-    """An agent by id."""
-    row: AnyRow | None = tx.one(select(sweep_agents).where(sweep_agents.c.id == agent_id))
+def lock_agent(tx: Tx, agent_id: str) -> SweepAgentRecord | None:
+    """An agent by id; another heartbeat of it waits until the transaction ends."""
+    query = select(sweep_agents).where(sweep_agents.c.id == agent_id).with_for_update()
+    row: AnyRow | None = tx.one(query)
     return record_of(SweepAgentRecord, row) if row else None
 
 

@@ -18,7 +18,7 @@ _MOST: Final = 64
 
 
 class OverloadedError(LaunchError):
-    """More is asked of the server than it can do; this was not begun."""
+    """More is asked of the server than it can do; nothing of this was done."""
 
     code = "OVERLOADED"
 
@@ -26,7 +26,7 @@ class OverloadedError(LaunchError):
         super().__init__("The server has too much to do now.", hint="Try again in a second.")
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Write:
     """A write that waits, and then what came of it; its caller awaits `future`."""
 

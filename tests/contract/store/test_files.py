@@ -25,7 +25,9 @@ from agent.control.files.storage import (
     open_store,
 )
 from agent.control.job_creation import JobCreation
+from agent.control.services.run_jobs import EndedRun
 from agent.control.services.runs import RunChange
+from agent.control.store.write_batches import OverloadedError
 from agent.model.errors import (
     ConfigError,
     ConflictError,
@@ -307,3 +309,28 @@ async def test_the_job_of_a_run_is_made_once_by_one_of_two_replicas(
         assert result is not None
         assert (result.due, result.problem) == (False, None)
         assert result.artifact_id is not None
+
+
+async def test_a_run_whose_job_was_refused_for_overload_stays_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ControlConfig(data_dir=tmp_path)
+    async with open_world(config) as world, open_store(config) as store:
+        plane = world.plane
+        contents = ContentStore(store, plane.contents, plane.stored, LIMIT)
+        creation = JobCreation(plane, contents, RunFileStore(store, plane.stored, LIMIT))
+        run = (await plane.runs.upsert(world.me, RunChange(), project="p", name="r"))[0]
+        await world.run_ended(world.me, "ann", "p", "r", 0)
+
+        async def refused(run_id: str) -> EndedRun:
+            raise OverloadedError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(plane.run_jobs, "ended_run", refused)
+            await creation.create_if_possible(run.id)
+        assert await plane.run_jobs.due() == [run.id]
+        await creation.create_if_possible(run.id)
+        result = await plane.run_jobs.of_run(world.me, run)
+        assert result is not None
+        assert (result.due, result.artifact_id) == (False, None)
+        assert "wandb-metadata.json" in str(result.problem)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from agent.config.control import ControlConfig
 from agent.control.services.assembly import open_services
@@ -18,7 +19,8 @@ from agent.control.services.notifications import topic_queue
 from agent.control.store import postgres
 from agent.control.store.postgres import PostgresDatabase
 from agent.control.store.tx import Turn
-from agent.model.errors import ConfigError, ConflictError, UnreachableError
+from agent.control.store.write_batches import OverloadedError
+from agent.model.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import World, open_world
@@ -429,3 +431,133 @@ async def test_a_shared_commit_whose_answer_was_lost_is_not_repeated(config) -> 
         assert [type(one) for one in results] == [UnreachableError] * 3
         assert len(runs) == 3
         await world.submit()
+
+
+@asynccontextmanager
+async def _locked(config: ControlConfig, statement: str) -> AsyncIterator[None]:
+    """Another process holds the rows that a statement locks."""
+    assert config.database_url is not None
+    connection = await asyncpg.connect(config.database_url.get_secret_value())
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(statement)
+        yield
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+async def test_writes_that_wait_for_a_lock_hold_up_no_renewal(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those of the same batch nor later ones, alone or with further blocked ones."""
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "120s")
+    async with open_world(config) as world:
+        holders = [await world.agent(f"holder-{number}") for number in range(8)]
+        for _ in holders:
+            await world.submit()
+        claims = [await holder.claim_one() for holder in holders]
+        others = [await world.agent(f"other-{number}") for number in range(3)]
+        async with _locked(config, "SELECT 1 FROM items FOR UPDATE"), asyncio.timeout(60):
+            first = asyncio.create_task(holders[0].beat(claims[0]))
+            await others[0].beat()
+            blocked = [
+                asyncio.create_task(holder.beat(claim))
+                for holder, claim in zip(holders[1:], claims[1:], strict=True)
+            ]
+            await asyncio.gather(*(other.beat() for other in others))
+            await others[0].beat()
+            assert not any(one.done() for one in (first, *blocked))
+        for answer, claim in zip(await asyncio.gather(first, *blocked), claims, strict=True):
+            assert answer.statuses == {claim.lease.item_id: LeaseStatus.HELD}
+
+
+async def test_a_lock_that_is_held_for_long_is_told_as_overload(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "50ms")
+    async with open_world(config) as world:
+        agent = await world.agent()
+        item = await world.submit()
+        claim = await agent.claim_one()
+        async with _locked(config, "SELECT 1 FROM items FOR UPDATE"):
+            with pytest.raises(OverloadedError):
+                await agent.beat(claim)
+            with pytest.raises(OverloadedError):
+                await world.plane.items.stop(world.me, item.id)
+        assert (await agent.beat(claim)).statuses == {item.id: LeaseStatus.HELD}
+
+
+async def test_a_process_that_was_frozen_in_a_transaction_loses_its_locks(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._SETTINGS, "idle_in_transaction_session_timeout", "100ms")
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "120s")
+    async with replicas(config) as (frozen, other):
+        agent = await other.agent()
+        with suppress(DBAPIError):  # its connection was cut meanwhile
+            async with frozen.plane.database._engine.begin() as connection:
+                await connection.execute(text("SELECT 1 FROM agents FOR UPDATE"))
+                async with asyncio.timeout(60):
+                    await agent.beat()
+
+
+async def test_one_that_has_to_be_written_again_makes_no_others_be_written_alone(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: list[object] = []
+    write_alone = PostgresDatabase._write_alone
+
+    async def counted(self, engine, work):
+        alone.append(work)
+        return await write_alone(self, engine, work)
+
+    def failing(tx):
+        tx.run(text("UPDATE items SET activity = 'wrong'"))
+        raise ConflictError("no")
+
+    async with open_world(config) as world:
+        await world.submit()
+        agents = [await world.agent(f"agent-{number}") for number in range(5)]
+        monkeypatch.setattr(PostgresDatabase, "_write_alone", counted)
+        results = await asyncio.gather(
+            *(agent.beat() for agent in agents),
+            world.plane.database.write(failing, Turn.SHARED),
+            return_exceptions=True,
+        )
+        assert isinstance(results.pop(), ConflictError)
+        assert not any(isinstance(one, Exception) for one in results)
+        assert not alone
+
+
+async def test_a_submission_that_is_refused_or_needs_checks_leaves_its_batch_whole(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: list[int] = []
+    write_each = postgres._write_each
+
+    def counted(connection, batch):
+        again.append(len(batch))
+        return write_each(connection, batch)
+
+    monkeypatch.setattr(postgres, "_write_each", counted)
+    template = {"local-container": {"env": ["X={{x}}"]}}
+    variables = {"x": {"schema": {"type": "integer", "minimum": 1, "maximum": 5}}}
+    async with open_world(config) as world:
+        await world.queue("typed", config={"resource_args": template}, template_variables=variables)
+        await world.submit()
+        agents = [await world.agent(f"agent-{number}") for number in range(5)]
+        results = await asyncio.gather(
+            *(agent.beat() for agent in agents),
+            world.submit(queue="typed", variables={"x": 2}),
+            world.submit(queue="typed", variables={"x": 3}, key="three"),
+            world.submit({"project": "a/b:c"}, key="refused"),
+            return_exceptions=True,
+        )
+        assert isinstance(results.pop(), InvalidInputError)
+        assert not any(isinstance(one, Exception) for one in results)
+        assert not again
+        # The refusal has not used up its key.
+        assert (await world.submit(key="refused")).id
+        assert (await world.submit(queue="typed", variables={"x": 3}, key="three")) == results[-1]

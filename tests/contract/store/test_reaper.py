@@ -13,6 +13,7 @@ from agent.control.services import reaper
 from agent.control.services.transitions import move
 from agent.control.store import items
 from agent.control.store.tables import items as items_table
+from agent.control.store.write_batches import OverloadedError
 from agent.model.cause import Cause
 from agent.model.errors import AuthenticationError, ConflictError, NotFoundError, UnreachableError
 from agent.model.phase import Phase
@@ -209,6 +210,31 @@ async def test_a_clock_that_jumps_makes_nobody_late(world: World, monkeypatch) -
     assert not found.lost
 
 
+async def test_leases_are_extended_after_a_stall_however_often_that_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    await agent.claim_one()
+    plane = world.plane.reaper
+    await plane.reap_once()
+    await world.pass_time(60, reap=False)
+    assert plane._round_at is not None
+    plane._round_at -= 60
+
+    def refused(tx, expires_at) -> None:
+        raise OverloadedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(items, "extend_all_leases", refused)
+        for _ in range(2):
+            with pytest.raises(OverloadedError):
+                await plane.reap_once()
+    assert await plane.reap_once() == reaper.Reaped()
+    kept = await world.item(item)
+    assert (kept.phase, kept.lease_losses) == (Phase.LEASED, 0)
+
+
 async def _remove_old_rows(world: World) -> int:
     await world.pass_time(91 * 86400)
     keep = world.plane.config.keep_items
@@ -361,3 +387,25 @@ async def test_a_replica_that_stalled_alone_extends_no_lease(
         before = await expiry()
         await stalled.plane.reaper.reap_once()
         assert await expiry() == before
+
+
+@pytest.mark.postgres
+async def test_a_stand_by_that_takes_over_after_a_stall_extends_the_leases(
+    new_postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away, and the leader died before it had extended them."""
+    monkeypatch.setattr(reaper, "_LEASE", 60.0)
+    config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
+    async with open_world(config) as leader, open_world(config) as stand_by:
+        agent = await leader.agent()
+        item = await leader.submit()
+        await agent.claim_one()
+        await leader.plane.reaper.reap_once()
+        await stand_by.plane.reaper.reap_once()
+        await _expire_item_leases(leader)
+        assert stand_by.plane.reaper._round_at is not None
+        stand_by.plane.reaper._round_at -= 60
+        assert await stand_by.plane.reaper.reap_once() == reaper.Reaped()
+        await leader.plane.reaper.stop()
+        assert await stand_by.plane.reaper.reap_once() == reaper.Reaped()
+        assert (await stand_by.item(item)).phase is Phase.LEASED

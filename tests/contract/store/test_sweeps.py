@@ -1,16 +1,21 @@
 """Sweeps on both databases: who gets which combination, states, rights."""
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
+import asyncpg
 import pytest
+from sqlalchemy import text
 
+from agent.config.control import ControlConfig
 from agent.control.services.runs import RunChange
 from agent.control.services.sweep_config import SweepConfig
 from agent.control.services.sweeps import SweepChange
 from agent.control.store.sweeps import SweepRecord
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.spec import Json
-from tests.contract.store.world import World
+from tests.contract.store.world import World, open_world
 
 GRID = """
 method: grid
@@ -19,11 +24,16 @@ parameters:
   x: {values: [1, 2]}
   y: {value: a}
 """
+#: Those that wait for a lock.
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 NOBODY = frozenset[str]()
 
 
-async def sweep(world: World, text: str = GRID, **more: str) -> SweepRecord:
-    change = SweepChange(SweepConfig.parse(text), **more)
+async def sweep(world: World, grid: str = GRID, **more: str) -> SweepRecord:
+    change = SweepChange(SweepConfig.parse(grid), **more)
     return await world.plane.sweeps.insert(world.me, None, "p", change)
 
 
@@ -84,6 +94,28 @@ async def test_a_run_is_offered_again_until_the_agent_has_it(world: World) -> No
     assert second["run_id"] != first["run_id"]
     assert await beat(world, asking, second["run_id"]) == []
     assert await beat(world, asking) == [{"type": "exit"}]
+
+
+@pytest.mark.postgres
+async def test_two_heartbeats_of_an_agent_at_once_get_one_combination(
+    new_postgres_database: str, tmp_path: Path
+) -> None:
+    """A client repeats one whose answer is slow; both wait for the sweep."""
+    config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
+    async with open_world(config) as world:
+        made = await sweep(world)
+        asking = await agent(world, made)
+        read = world.plane.database.read
+        holding = await asyncpg.connect(new_postgres_database)
+        async with asyncio.timeout(60):
+            async with holding.transaction():
+                await holding.execute("SELECT 1 FROM sweeps FOR UPDATE")
+                both = [asyncio.create_task(beat(world, asking)) for _ in range(2)]
+                while await read(lambda tx: tx.run(text(WAITING)).scalar_one()) < 2:
+                    await asyncio.sleep(0)
+            first, second = await asyncio.gather(*both)
+        await holding.close()
+        assert first == second
 
 
 async def test_a_sweep_is_paused_resumed_and_cancelled(world: World) -> None:

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent.control.services import claims, waiting_claims
+from agent.control.services.notifications import Subscription
+from agent.control.services.waiting_claims import WaitingClaims
 from agent.control.store.items import ClaimRecord
 from agent.model.capacity import Capacity
 from agent.model.errors import FencedError
@@ -134,3 +136,48 @@ async def test_a_notification_that_was_lost_costs_a_slow_poll(
         async with asyncio.timeout(20):
             (claim,) = await task
     assert claim.lease.item_id == item.id
+
+
+@pytest.mark.parametrize("match", [1, 2, 3])
+async def test_a_claim_whose_time_ends_hears_of_all_that_a_match_leases_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, match: int
+) -> None:
+    """1. Its time ends in a match. 2. That one ends, and others begin at once. 3. An item comes.
+
+    The first match leases it to this claim; it stays queued if it comes in a later one.
+    """
+    agent = await world.agent()
+    await world.submit()
+    await agent.claim_one()
+    lease, rounds, over = WaitingClaims._lease_first_come, [], asyncio.Event()
+
+    async def slow(self, queue_ids, waiting):
+        rounds.append(len(waiting))
+        if len(rounds) == 1:
+            await over.wait()
+        if len(rounds) == match:
+            await world.submit()
+        result = await lease(self, queue_ids, waiting)
+        if len(rounds) < 3:
+            self.search_soon(queue_ids)
+        return result
+
+    wait = Subscription.wait
+
+    async def ended(self, seconds: float) -> bool:
+        """The time of the claim ends while the first match is under way."""
+        while not rounds:
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(over.set)
+        return False
+
+    monkeypatch.setattr(WaitingClaims, "_lease_first_come", slow)
+    monkeypatch.setattr(Subscription, "wait", ended)
+    got = await agent.claim("last", wait=30.0)
+    monkeypatch.setattr(Subscription, "wait", wait)
+    task = world.plane.leases._waiting._task
+    assert task is not None
+    await task
+    held = await world.plane.items.held_by(world.me, agent.id)
+    assert len(held) == 1 + len(got)
+    assert len(got) == (match == 1)
