@@ -172,7 +172,8 @@ def create_key(
         return
     print(made["secret"])
     click.echo(
-        f"It is not shown again. Use it like this:\n  export LAUNCH_SERVER={url} LAUNCH_API_KEY=…",
+        f"It is not shown again. Use it like this:\n  export LAUNCH_SERVER={url} LAUNCH_API_KEY=…\n"
+        f"or, for W&B's library and commands:\n  export WANDB_BASE_URL={url} WANDB_API_KEY=…",
         err=True,
     )
 

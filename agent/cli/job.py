@@ -84,7 +84,9 @@ def job() -> None:
 @with_options(_FIELDS)
 @with_options(SOURCE_OPTIONS)
 @click.option("-s", "--service", "services", multiple=True, hidden=True)
-@click.option("--schema", hidden=True)
+@click.option(
+    "--schema", metavar="FILE", help="JSON schema of the parameters, which submissions must fit."
+)
 @on_server
 @json_option
 @click.argument("kind", metavar="git|code|image", type=click.Choice(["git", "code", "image"]))

@@ -39,8 +39,11 @@ class RouteAccess(StrEnum):
     KEY = "key"
     #: Any credential of a user; a browser without one is redirected to the sign-in page.
     PAGE = "page"
+    #: As `PAGE` for what asks for HTML; for all else as `KEY`, since any path of one part is such.
+    ADDRESS = "address"
 
 
+_PAGES: Final = frozenset({RouteAccess.PAGE, RouteAccess.ADDRESS})
 _EXACT: Final = {
     "/healthz": RouteAccess.PUBLIC,
     "/readyz": RouteAccess.PUBLIC,
@@ -52,7 +55,15 @@ _EXACT: Final = {
     "/sdk/otel/{path}": RouteAccess.PUBLIC,
     "/graphql": RouteAccess.KEY,
     # URLs that W&B's clients print, and `launch` for the jobs of a project.
+    "/authorize": RouteAccess.PAGE,
+    "/settings": RouteAccess.PAGE,
+    "/{entity}": RouteAccess.ADDRESS,
     "/{entity}/{project}": RouteAccess.PAGE,
+    "/{entity}/{project}/overview": RouteAccess.PAGE,
+    "/{entity}/{project}/runs": RouteAccess.PAGE,
+    "/{entity}/{project}/sweeps": RouteAccess.PAGE,
+    "/{entity}/{project}/table": RouteAccess.PAGE,
+    "/{entity}/{project}/workspace": RouteAccess.PAGE,
     "/{entity}/{project}/jobs": RouteAccess.PAGE,
     "/{entity}/{project}/sweeps/{sweep}": RouteAccess.PAGE,
     "/{entity}/{project}/runs/{run}": RouteAccess.PAGE,
@@ -99,7 +110,7 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
         await authenticate(request)
     except AuthenticationError as error:
         # A browser whose session is over is sent to the sign-in page, as one without any.
-        by_cookie = access is RouteAccess.PAGE and "Authorization" not in request.headers
+        by_cookie = access in _PAGES and "Authorization" not in request.headers
         if access is not RouteAccess.PUBLIC and not by_cookie:
             return _unauthenticated(request, error)
     refusal = _cross_site(request, access) or _refusal(request, access)
@@ -173,12 +184,15 @@ def _refusal(request: web.Request, access: RouteAccess | None) -> web.Response |
     if access is RouteAccess.PUBLIC:
         return None
     principal = request.get(PRINCIPAL)
-    if principal is None and access is RouteAccess.PAGE and request.method in {"GET", "HEAD"}:
+    asks_for_page = access is RouteAccess.PAGE or (
+        access is RouteAccess.ADDRESS and "text/html" in request.headers.get("Accept", "")
+    )
+    if principal is None and asks_for_page and request.method in {"GET", "HEAD"}:
         where = f"/login?next={quote(request.path_qs, safe='/')}"
         return web.Response(status=303, headers={"Location": where})
     if principal is None:
         return _unauthenticated(request, AuthenticationError("No API key was sent."))
-    if access is RouteAccess.PAGE and principal.kind is not CredentialKind.USER:
+    if access in _PAGES and principal.kind is not CredentialKind.USER:
         return error_response(request, 403, "FORBIDDEN", "Pages need the key of a user.")
     if access is None:
         return error_response(request, 404, "NOT_FOUND", f"There is nothing at {request.path}.")

@@ -438,7 +438,7 @@ def _remove(tx: Tx, queue: QueueRecord, actor: str, *, force: bool) -> None:
     live = items.live_in(tx, queue.id)
     if live and not force:
         raise ConflictError(
-            f"Queue '{queue.name}' has {len(live)} items that are not over.",
+            f"Queue '{queue.name}' has items that are not over: {len(live)}.",
             hint="Wait for them, stop them, or delete with force, which stops them.",
         )
     for row in live:

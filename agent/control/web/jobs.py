@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -133,7 +134,7 @@ async def job(request: web.Request) -> web.StreamResponse:
     entity = shown.version.artifact.collection.entity
     # Offered to those who may submit; the service decides.
     if source_word(shown.version) and Policy().allows(principal, entity, Action.SUBMIT):
-        form = await _prefilled_form(plane, principal, shown)
+        form = await _prefilled_form(plane, principal, shown, await _chosen_item(request))
     return await _job(request, shown, form)
 
 
@@ -174,10 +175,22 @@ def _version(versions: tuple[JobVersion, ...], wanted: str) -> JobVersion | None
     return next(iter(versions), None) if wanted == "latest" else None
 
 
-async def _prefilled_form(plane: Services, principal: Principal, shown: Shown) -> job_form.Form:
+async def _chosen_item(request: web.Request) -> ItemRecord | None:
+    """The item to launch again, `?item=ID`, if the caller may read it."""
+    wanted = request.query.get("item")
+    if wanted:
+        with suppress(NotFoundError):
+            return await request.app[PLANE].items.get(principal_of(request), wanted)
+    return None
+
+
+async def _prefilled_form(
+    plane: Services, principal: Principal, shown: Shown, like: ItemRecord | None = None
+) -> job_form.Form:
+    """The form, filled as for `like`, else for the job's latest item."""
     entity = shown.version.artifact.collection.entity
     queues = await plane.queues.list(principal, entity)
-    return job_form.prefilled_form(shown.version, queues, shown.last_item)
+    return job_form.prefilled_form(shown.version, queues, like or shown.last_item)
 
 
 async def _job(

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from agent.control.request_data import PLANE, principal_of
+from agent.control.services.accounts import QUEUE_PROJECT
 from agent.control.services.history_keys import flattened
 from agent.control.services.runs import STATES
 from agent.control.store.runs import Aggregate, RunRecord, config_values, simple_value
@@ -20,6 +21,8 @@ from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.spec import Json
 
 _PAGE: Final = 50
+#: Projects of an entity that the list of projects has.
+_PROJECTS: Final = 500
 #: Runs whose charts are shown until others are chosen, and the most that are.
 _CHARTED: Final = 5
 _MAX_CHARTED: Final = 20
@@ -65,6 +68,28 @@ class Heading:
     text: str
     link: str
     order: str
+
+
+async def all_projects(request: web.Request) -> web.StreamResponse:
+    """Projects of all entities, or of the one in the address."""
+    plane, principal = request.app[PLANE], principal_of(request)
+    entity = request.match_info.get("entity")
+    if entity:
+        names = [(await plane.accounts.entity(principal, entity)).name]
+    else:
+        names = [each.name for each in await plane.accounts.entities(principal)]
+    shown = []
+    for name in names:
+        found = await plane.projects.list(principal, name, after=None, first=_PROJECTS)
+        shown.append((name, [each for each in found.rows if each.name != QUEUE_PROJECT]))
+    topics = urlencode({"entity": entity} if entity else {"heartbeats": "1"})
+    return page(request, "projects.html", topics, entity=entity, shown=shown)
+
+
+async def wandb_view(request: web.Request) -> web.StreamResponse:
+    """Redirect from W&B's address of a part of a project to its page."""
+    names = request.match_info
+    raise web.HTTPSeeOther(project_url(names["entity"], names["project"]))
 
 
 async def wandb_sweep(request: web.Request) -> web.StreamResponse:

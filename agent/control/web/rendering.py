@@ -80,9 +80,12 @@ class Renderer:
 
 
 def _section(path: str) -> str:
-    """The part of the navigation that a page belongs to."""
-    first = path.removeprefix("/launch").strip("/").partition("/")[0]
-    return first if first in {"items", "jobs", "agents"} else "queues"
+    """The part of the navigation that a page belongs to; W&B's addresses are of projects."""
+    first, _, rest = path.strip("/").partition("/")
+    if first not in {"", "launch"}:
+        return "projects"
+    part = rest.partition("/")[0]
+    return part if part in {"projects", "items", "jobs", "agents"} else "queues"
 
 
 RENDERER: Final = web.AppKey("renderer", Renderer)

@@ -19,7 +19,7 @@ from agent.control.request_data import (
     peer_address,
     principal_of,
 )
-from agent.control.web.rendering import RENDERER
+from agent.control.web.rendering import RENDERER, page
 from agent.model.errors import AuthenticationError, PermissionDeniedError
 
 #: Values of `?failed=`, by which a redirect states why the form is shown again.
@@ -40,6 +40,11 @@ async def sign_in_page(request: web.Request) -> web.StreamResponse:
         message=_FAILURES.get(failed, "Sign-in failed; try again.") if failed else None,
         next=request.query.get("next", "/launch"),
     )
+
+
+async def about_keys(request: web.Request) -> web.StreamResponse:
+    """How to get an API key: where `wandb login` sends its users."""
+    return page(request, "about_keys.html", "", address=base_url(request))
 
 
 async def sign_in(request: web.Request) -> web.Response:

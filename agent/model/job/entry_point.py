@@ -101,6 +101,7 @@ def runnable(words: Sequence[str]) -> tuple[str, ...]:
 
 #: What only a shell understands, as words or within one.
 _OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
+_SPECIAL_IN_QUOTES: Final = re.compile(r'["$`\\!]')
 _IN_A_WORD: Final = re.compile(r"\$\{?\w|\$\(|`|^[0-9&]?>>?.|.;$|^~/")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*=")
 _BUILT_IN: Final = frozenset({"cd", "export", "source", ".", "set", "ulimit", "umask", "alias"})
@@ -114,16 +115,21 @@ def shell_remark(words: Sequence[str]) -> str | None:
     if _ASSIGNMENT.match(words[0]) or words[0] in _BUILT_IN:
         found = words[0]
     else:
-        is_shell = (word for word in words if word in _OPERATORS or _IN_A_WORD.search(word))
-        found = next(is_shell, "")
+        found = next(filter(_is_for_shell, words), "")
     if not found:
         return None
-    whole = " ".join(words)
-    quoted = f"'{whole}'" if "'" not in whole else '"…"'
+    whole = " ".join(word if _is_for_shell(word) else shlex.quote(word) for word in words)
+    quoted = f"'{whole}'"
+    if "'" in whole:
+        quoted = '"…"' if _SPECIAL_IN_QUOTES.search(whole) else f'"{whole}"'
     return (
         f"No shell runs the entry point: '{found}' is passed on as it is. To have one, write "
         f"`bash -c {quoted}`."
     )
+
+
+def _is_for_shell(word: str) -> bool:
+    return word in _OPERATORS or _IN_A_WORD.search(word) is not None
 
 
 def check_words(words: Sequence[str], *, own_image: bool = False) -> None:

@@ -27,7 +27,7 @@ async def test_every_route_without_a_key_is_refused_unless_it_is_declared_public
     for method, path, access in _routes(wire.server.app):
         async with wire.nobody.request(method, path) as answer:
             seen.add(access)
-            if access in {RouteAccess.KEY, RouteAccess.SCRAPE}:
+            if access in {RouteAccess.KEY, RouteAccess.SCRAPE, RouteAccess.ADDRESS}:
                 assert answer.status == 401, path
             elif access is RouteAccess.PAGE and method in {"GET", "HEAD"}:
                 assert answer.status == 303, path

@@ -287,6 +287,22 @@ async def test_the_form_is_filled_with_the_latest_parameters(scene, sign_in):
     assert "{\n  &#34;free&#34;: 1\n}" in markup
 
 
+async def test_an_item_is_launched_again_with_its_own_parameters(scene, sign_in):
+    await stored_job(scene, "train")
+    job = {"docker": {}, "job": "ada/default/train:v0"}
+    first = await scene.submit("first", **job, overrides={"run_config": {"lr": 0.125}})
+    await scene.submit("second", **job, overrides={"run_config": {"lr": 0.75}})
+    session = await sign_in(scene.ada)
+
+    shown = await page(session, f"/launch/items/{first.id}")
+    link = html.unescape(re.search(r'class="button" href="([^"]*)">Launch again', shown).group(1))
+    assert link == f"{PATH}?version=v0&item={first.id}#launch"
+    again = await page(session, link)
+    assert "0.125" in again
+    assert "0.75" not in again
+    assert "0.75" in await page(session, f"{PATH}?item=nosuchitem00")
+
+
 async def test_a_form_that_is_sent_twice_launches_once(scene, sign_in):
     await stored_job(scene, "train")
     session = await sign_in(scene.ada)

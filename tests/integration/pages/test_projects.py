@@ -174,3 +174,51 @@ async def test_texts_of_runs_are_escaped(scene, sign_in, payload):
         assert payload not in markup or html.escape(payload) == payload
         assert "<script>alert" not in markup
         assert "1337" not in markup
+
+
+async def test_all_projects_are_listed_also_those_without_a_job(scene, sign_in):
+    await run_with(scene, "r1", 1, 0.5)
+    session = await sign_in(scene.ada)
+
+    for path in ("/launch/projects", "/ada"):
+        markup = await page(session, path)
+        assert 'href="/ada/vision"' in markup
+        assert 'href="/launch/jobs/ada/vision"' in markup
+        assert "model-registry" not in markup
+        assert re.search(r'href="/launch/projects" aria-current="page"', markup)
+    assert 'href="/ada"' in await page(session, PATH)
+
+
+async def test_a_user_sees_no_projects_of_others(scene, sign_in):
+    await run_with(scene, "r1", 1, 0.5)
+    await scene.plane.accounts.create_team(scene.ada.principal, "vision")
+    session = await sign_in(await scene.person("eve", "vision", Role.MEMBER))
+
+    assert "/ada/vision" not in await page(session, "/launch/projects")
+    async with session.get("/ada") as answer:
+        assert answer.status in {403, 404}
+
+
+@pytest.mark.parametrize("view", ["workspace", "runs", "sweeps", "table", "overview"])
+async def test_wandbs_addresses_of_a_project_lead_to_it(scene, sign_in, view):
+    await run_with(scene, "r1", 1, 0.5)
+    session = await sign_in(scene.ada)
+
+    async with session.get(f"{PATH}/{view}", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, PATH)
+
+
+@pytest.mark.parametrize("path", ["/authorize?ref=models", "/settings"])
+async def test_wandb_login_sends_its_users_to_a_page_about_keys(scene, sign_in, path):
+    markup = await page(await sign_in(scene.ada), path)
+
+    assert "launch key create" in markup
+    assert "export WANDB_BASE_URL=http://" in markup
+
+
+async def test_a_browser_that_is_not_signed_in_is_sent_to_sign_in_and_a_program_is_refused(scene):
+    async with aiohttp.ClientSession(scene.url) as nobody:
+        for accept, status in (("text/html,*/*", 303), ("*/*", 401)):
+            asked = nobody.get("/ada", headers={"Accept": accept}, allow_redirects=False)
+            async with asked as answer:
+                assert answer.status == status

@@ -306,7 +306,8 @@ async def test_artifacts_made_and_used_lead_to_the_job(scene, sign_in):
     assert "The run has made no artifacts." in words(text)
     overview = await page(session, f"{PATH}/overview")
     assert (
-        'class="button" href="/launch/jobs/ada/default/train?version=v0">Launch again' in overview
+        'class="button" href="/launch/jobs/ada/default/train?version=v0#launch">Launch again'
+        in overview
     )
 
 

@@ -164,6 +164,19 @@ def test_words_for_a_shell_are_remarked(text: str, found: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "suggested"),
+    [
+        ("python a.py && python b.py", "bash -c 'python a.py && python b.py'"),
+        ("python -c 'print(1)' && echo hi", "bash -c \"python -c 'print(1)' && echo hi\""),
+        ("echo 'a b' | wc", "bash -c \"echo 'a b' | wc\""),
+        ("python -c 'print(\"a\")' | wc", 'bash -c "…"'),
+    ],
+)
+def test_the_line_for_a_shell_that_is_suggested_keeps_its_quotes(text: str, suggested: str):
+    assert f"`{suggested}`" in str(entry_point.shell_remark(entry_point.split(text)))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "python main.py --lr 1e-4 --name a=b",
