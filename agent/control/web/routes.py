@@ -1,5 +1,7 @@
 """The routes of the web pages."""
 
+from typing import Final
+
 from aiohttp import web
 
 from agent.control.web import (
@@ -18,6 +20,9 @@ from agent.control.web import (
     sign_in,
 )
 from agent.control.web.rendering import StaticFiles, errors_as_pages, no_such_page
+
+#: Parts of a project in W&B's addresses that have no page of their own here.
+_WANDB_VIEWS: Final = ("overview", "runs", "sweeps", "table", "workspace")
 
 
 def add_web_routes(app: web.Application) -> None:
@@ -70,11 +75,7 @@ def add_web_routes(app: web.Application) -> None:
         "/settings": sign_in.about_keys,
         "/{entity}": projects.all_projects,
         "/{entity}/{project}": projects.project,
-        "/{entity}/{project}/overview": projects.wandb_view,
-        "/{entity}/{project}/runs": projects.wandb_view,
-        "/{entity}/{project}/sweeps": projects.wandb_view,
-        "/{entity}/{project}/table": projects.wandb_view,
-        "/{entity}/{project}/workspace": projects.wandb_view,
+        **{f"/{{entity}}/{{project}}/{view}": projects.wandb_view for view in _WANDB_VIEWS},
         "/{entity}/{project}/jobs": jobs.wandb_jobs,
         "/{entity}/{project}/sweeps/{sweep}": projects.wandb_sweep,
         "/{entity}/{project}/runs/{run}": runs.run,
