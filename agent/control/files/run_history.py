@@ -141,9 +141,7 @@ def _all_series(
     rows = _RowIndex(parts, _ALL)
     found: dict[str, Series] = {}
     for key, axis in keys.items():
-        chosen = rows.having([key])
-        sample = rows.at([chosen[n] for n in even(len(chosen), samples)])
-        found[key] = _series(sample, key, axis)
+        found[key] = _series(rows.sample([key], samples), key, axis)
     return found
 
 
@@ -167,7 +165,25 @@ class _RowIndex:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def having(self, keys: Sequence[str]) -> Sequence[int]:
+    def sample(self, keys: Sequence[str], wanted: int) -> list[tuple[int, Json]]:
+        """At most `wanted` of the rows that have all keys, at even distances; as `at`.
+
+        Keys that begin with `_` are not looked for at first: mostly every row has them.
+        """
+        having = self._having([key for key in keys if not key.startswith("_")])
+        found = self._even(having, wanted)
+        if len(having) > wanted and not all(_has(row, keys) for _, row in found):
+            # Some have a key only in another object or within a text: all are decoded.
+            rows = zip(having, self.at(having), strict=True)
+            exact = [index for index, (_, line) in rows if _has(json.loads(line), keys)]
+            found = self._even(exact, wanted)
+        return found
+
+    def _even(self, indexes: Sequence[int], wanted: int) -> list[tuple[int, Json]]:
+        chosen = [indexes[number] for number in even(len(indexes), wanted)]
+        return [(number, json.loads(line)) for number, line in self.at(chosen)]
+
+    def _having(self, keys: Sequence[str]) -> Sequence[int]:
         """The rows in which all keys are found as texts."""
         marks = [mark for key in keys if (mark := _mark(key)) is not None]
         # Mostly each row has them, once: counting is several times as fast as looking.
@@ -231,14 +247,14 @@ def _lines_at(data: bytes, count: int, wanted: Sequence[int]) -> Sequence[bytes]
 
 def _mark(key: str) -> bytes | None:
     """What is in each line that has the key; `None` when encoders may write it differently."""
-    last = key.rpartition(".")[2]
-    return f'{last}"'.encode() if _PLAIN.fullmatch(last) else None
+    _, dot, last = key.rpartition(".")
+    mark = f'{last}"' if dot else f'"{last}"'
+    return mark.encode() if _PLAIN.fullmatch(last) else None
 
 
-def _series(sample: Iterable[tuple[int, bytes]], key: str, axis: str | None) -> Series:
+def _series(sample: Iterable[tuple[int, Json]], key: str, axis: str | None) -> Series:
     series = Series([], [], [], [])
-    for number, line in sample:
-        row = json.loads(line)
+    for number, row in sample:
         value, seconds = _as_float(_value(row, key)), _as_float(row.get("_runtime"))
         if value is not None:
             series.steps.append(step_of(row, number))
@@ -269,16 +285,9 @@ def even(count: int, wanted: int) -> Sequence[int]:
 
 
 def _values(parts: Sequence[HistoryPart], spec: SampleSpec) -> list[Json]:
-    """Some rows that seem to have the keys may not, when they have them within a text.
-
-    Keys of every row, which begin with `_`, are not looked for.
-    """
     rows = _RowIndex(parts, spec.steps)
-    having = rows.having([key for key in spec.keys if not key.startswith("_")])
-    wanted = [having[index] for index in even(len(having), min(spec.samples, MAX_SAMPLES))]
     chosen: list[Json] = []
-    for _, line in rows.at(wanted):
-        row = json.loads(line)
+    for _, row in rows.sample(spec.keys, min(spec.samples, MAX_SAMPLES)):
         values = {key: strict(_value(row, key)) for key in spec.keys} if spec.keys else strict(row)
         if _MISSING not in values.values():
             chosen.append(values)
@@ -298,6 +307,10 @@ def _value(row: Json, key: str) -> Any:
             return _MISSING
         value = value[part]
     return value
+
+
+def _has(row: Json, keys: Sequence[str]) -> bool:
+    return all(_value(row, key) is not _MISSING for key in keys)
 
 
 def strict(value: Any) -> Any:

@@ -66,7 +66,7 @@ def claim_now(
         self_scheduled=request.self_scheduled,
         free=free,
     )
-    match_key = search.match_key if free == request.free else (agent.id, search.match_key)
+    match_key = (queue_ids, search.match_key, None if free == request.free else agent.id)
     return ClaimResult(_lease_items(tx, context, agent, request, search), queue_ids, match_key)
 
 
@@ -89,10 +89,10 @@ class _Search:
 
     @property
     def match_key(self) -> Hashable:
-        """Equal where the same items fit."""
+        """Equal where the same items of the same queues fit."""
         free = self.free
         room = (free.slots is None or free.slots > 0, free.cpus, free.memory, len(free.gpus))
-        return (self.queue_ids, self.offered, self.first_resource, self.self_scheduled, room)
+        return (self.offered, self.first_resource, self.self_scheduled, room)
 
 
 def _lease_items(

@@ -83,8 +83,12 @@ def combinations(document: Json) -> int:
     """
     count = math.prod(len(values) for values in _axes(document).values())
     if count > _MAX_COMBINATIONS:
-        raise InvalidInputError(f"The sweep's grid has more than {_MAX_COMBINATIONS} combinations.")
+        raise _too_many()
     return count
+
+
+def _too_many() -> InvalidInputError:
+    return InvalidInputError(f"The sweep's grid has more than {_MAX_COMBINATIONS} combinations.")
 
 
 def combination(document: Json, number: int) -> dict[str, Json]:
@@ -132,6 +136,9 @@ def _values(path: tuple[str, ...], parameter: Any) -> Sequence[Any]:
         case {"values": [first, *others]}:
             return [first, *others]
         case {"min": int(low), "max": int(high)} if low <= high and _is_whole(parameter):
+            if high - low >= _MAX_COMBINATIONS:
+                # Python tells the length of no range that is larger than 2⁶³.
+                raise _too_many()
             return range(low, high + 1)
         case _:
             raise InvalidInputError(

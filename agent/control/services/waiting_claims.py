@@ -199,10 +199,10 @@ class WaitingClaims(Service):
         answers: dict[WaitingClaim, Claims | LaunchError] = {}
         nothing_fits: set[Hashable | None] = set()
         for one in waiting:
-            if not claimable.any_claimable(tx, queue_ids):
-                break
             if one.match_key in nothing_fits:
                 continue
+            if not claimable.any_claimable(tx, queue_ids):
+                break
             try:
                 result = claim_now(tx, self._context, one.principal, one.request, waited=True)
             except LaunchError as error:

@@ -215,7 +215,7 @@ class Value:
         if isinstance(value, bool):
             return self._runs(compare(run_values.c.truth, value))
         if isinstance(value, int | float):
-            return self._runs(compare(run_values.c.number, float(value)))
+            return self._runs(compare(run_values.c.number, _number(value)))
         if isinstance(value, str):
             return self._runs(compare(run_values.c.text, value))
         return false()
@@ -272,10 +272,17 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\%_])", r"\\\1", text)
 
 
+def _number(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidInputError("A number of the filter has more than 308 digits.") from None
+
+
 def _seconds(value: Any) -> float:
     """A time as stored: of a number of seconds, or a text as of ISO 8601, in UTC without zone."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _number(value)
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from agent.config.control import ControlConfig
 from agent.control.services.assembly import DATABASE_FILE
 from agent.control.services.restore import Restored, after_restore
+from agent.model.cause import Cause
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import Agent, World, open_world
@@ -57,9 +58,17 @@ async def test_nothing_of_a_backup_starts_by_itself(
     prepared = await world.submit()
     preparing = await agent.claim_one()
     waiting = await world.submit()
+    await world.queue("other")
+    second = await world.agent("second", queues=("other",))
+    over = await world.submit(queue="other")
+    ended = await second.claim_one()
+    await second.start(ended)
+    await second.finish(ended, Phase.FAILED, Cause.RUN_EXIT_CODE, exit_code=1)
     backup = await asyncio.to_thread(_restored, store_config, tmp_path / "b", new_database)
 
-    # Since the backup: all three ran, one runs still.
+    # Since the backup: what was over is retried, all three ran, one runs still.
+    await world.plane.items.retry(world.me, over.id)
+    retried = await second.claim_one()
     await agent.finish(ran)
     claimed = await agent.claim_one()
     for claim in (preparing, claimed):
@@ -69,7 +78,7 @@ async def test_nothing_of_a_backup_starts_by_itself(
 
     async with open_world(backup) as restored:
         found = await restored.plane.database.write(after_restore)
-        assert found == Restored(queues=1, waiting=3, lost=1)
+        assert found == Restored(queues=2, waiting=3, lost=1)
         # The agent's process goes on: it must touch nothing that it holds.
         old = Agent(restored, agent.welcome, agent.session)
         for claim in (ran, preparing, claimed):
@@ -82,7 +91,8 @@ async def test_nothing_of_a_backup_starts_by_itself(
         assert await new.claim(most=10) == ()
         listed = await restored.plane.items.list(restored.me)
         phases = {one.id: one.phase for one in listed.rows}
-        assert phases == dict.fromkeys((running.id, prepared.id, waiting.id), Phase.QUEUED)
+        queued = dict.fromkeys((running.id, prepared.id, waiting.id), Phase.QUEUED)
+        assert phases == {**queued, over.id: Phase.FAILED}
         assert Phase.LOST in await restored.history(running)
         assert lost.id not in phases
 
@@ -94,3 +104,11 @@ async def test_nothing_of_a_backup_starts_by_itself(
         assert [one.lease.item_id for one in again] == [waiting.id]
         assert again[0].lease.epoch > claimed.lease.epoch
         assert await old.permit(claimed) is LeaseStatus.FENCED
+
+        # What was over is retried again, and comes to the same agent: an old report is of no use.
+        await restored.plane.items.retry(restored.me, over.id)
+        await restored.plane.queues.pause(restored.me, "ann", "other", paused=False)
+        holder = Agent(restored, second.welcome, second.session)
+        anew = await holder.claim_one()
+        assert anew.lease.attempt == retried.lease.attempt
+        assert await holder.finish(retried) is LeaseStatus.FENCED

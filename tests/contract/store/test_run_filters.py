@@ -120,6 +120,9 @@ async def test_a_filter_finds(filled: World, filters: Any, expected: str) -> Non
         {"state": {"$in": ["x"] * 501}},
         {"$or": [{"state": "x"}] * 501},
         {"created_at": {"$gt": "soon"}},
+        {"created_at": {"$gt": int("9" * 400)}},
+        {"config.lr": {"$gt": int("9" * 400)}},
+        {"summary.loss": int("9" * 400)},
     ],
 )
 async def test_a_filter_that_is_not_understood_is_refused(filled: World, filters: Any) -> None:

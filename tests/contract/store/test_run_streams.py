@@ -177,6 +177,23 @@ async def test_pages_and_samples_of_a_history_are_exact(process: Process) -> Non
     assert [json.loads(text) for text in texts] == [rows[index] for index in even(len(rows), 33)]
 
 
+async def test_a_rare_key_keeps_its_points_beside_keys_that_end_alike(process: Process) -> None:
+    rows: list[dict[str, Any]] = []
+    for step in range(4000):
+        rare = {"loss": 5.0, "val": {"acc": 0.6}, "_own": 1} if step % 200 == 7 else {}
+        common = {"train/loss": 0.1, "train": {"acc": 0.5, "loss": 1}, "note": "loss"}
+        rows.append({"_step": step, **common, **rare})
+    await process.send({HISTORY: (0, [json.dumps(row) for row in rows])})
+    run = await process.run()
+    keys = dict.fromkeys(("loss", "val.acc", "_own"))
+    series = await sampled_series(process.store, run.id, "history", keys, 50)
+    assert [one.steps for one in series.values()] == [[*range(7, 4000, 200)]] * 3
+    for key in keys:
+        spec = SampleSpec.parse({"keys": [key, "_step"], "samples": 50})
+        values = await sampled_values(process.store, run.id, spec)
+        assert [one["_step"] for one in values] == [*range(7, 4000, 200)]
+
+
 async def test_summary_and_end(process: Process) -> None:
     await process.send({"wandb-summary.json": (0, ['{"loss": NaN, "best": {"acc": 0.5}}'])})
     run = await process.run()

@@ -138,6 +138,26 @@ async def test_a_notification_that_was_lost_costs_a_slow_poll(
     assert claim.lease.item_id == item.id
 
 
+async def test_who_serves_a_queue_that_was_paused_at_its_first_search_gets_what_comes_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One match has both queues, and nothing in that of the first in line fits anybody."""
+    queues = [await world.queue(name) for name in ("first", "second")]
+    pause = world.plane.queues.pause
+    await pause(world.me, None, "first", paused=True)
+    one = await world.agent("one", queues=("second",))
+    both = await world.agent("both", queues=("first", "second"))
+    async with waiting(one, both) as (other, claiming):
+        with monkeypatch.context() as patched:
+            patched.setattr(WaitingClaims, "search_soon", lambda self, queue_ids: None)
+            await world.submit({"resources": {"gpus": 1}}, queue="second")
+            item = await world.submit(queue="first")
+            await pause(world.me, None, "first", paused=False)
+        world.plane.leases._waiting.search_soon([queue.id for queue in queues])
+        assert await got(claiming) == item.id
+        assert not other.done()
+
+
 @pytest.mark.parametrize("match", [1, 2, 3])
 async def test_a_claim_whose_time_ends_hears_of_all_that_a_match_leases_to_it(
     world: World, monkeypatch: pytest.MonkeyPatch, match: int

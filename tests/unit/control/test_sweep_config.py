@@ -51,6 +51,7 @@ def test_the_clients_yaml_is_understood() -> None:
         (grid(x={"parameters": {}}), "'x' has no values"),
         (grid(x=1), "'x' has no values"),
         (grid(x={"min": 0, "max": 10**6}), "more than 1000000"),
+        (grid(x={"min": 0, "max": 2**63 - 1}), "more than 1000000"),
         (grid(x={"min": 0, "max": 10**30}), "integer"),
         (
             json.dumps({"method": "grid", "metric": 1, "parameters": {"x": {"value": 1}}}),
