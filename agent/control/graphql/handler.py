@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 import graphql
 from aiohttp import web
 from graphql import (
+    DocumentNode,
+    ExecutionResult,
     FieldNode,
     GraphQLError,
     GraphQLSchema,
@@ -147,16 +149,9 @@ class Executor:
             return {"errors": [formatted(error)]}
         if context is not None:
             context.limit(operation.operation)
-        executing = execute(
-            self._schema,
-            document,
-            context_value=context,
-            variable_values=variables,
-            operation_name=request.operation_name,
-            executor_class=_Executor,
-            hooks=_HOOKS,
+        result = await self.execute(
+            document, context, variable_values=variables, operation_name=request.operation_name
         )
-        result = await executing if isawaitable(executing) else executing
         if _is_single(operation):
             for each in result.errors or ():
                 if isinstance(each.original_error, OverloadedError):
@@ -165,6 +160,20 @@ class Executor:
         if context is not None and context.too_large:
             return {"errors": errors}
         return {"data": result.data, "errors": errors} if errors else {"data": result.data}
+
+    async def execute(
+        self, document: DocumentNode, context: Context | None, **options: Any
+    ) -> ExecutionResult:
+        """The result of a document that was checked; `options` as graphql-core's `execute`."""
+        executing = execute(
+            self._schema,
+            document,
+            context_value=context,
+            executor_class=_Executor,
+            hooks=_HOOKS,
+            **options,
+        )
+        return await executing if isawaitable(executing) else executing
 
 
 def _is_single(operation: OperationDefinitionNode) -> bool:

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
-from inspect import isawaitable
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from graphql import (
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLUnionType,
-    execute,
     get_named_type,
     is_leaf_type,
     parse,
@@ -31,6 +29,7 @@ from agent.control.files.signed_urls import SignedUrls
 from agent.control.graphql import context as context_module
 from agent.control.graphql.context import Context
 from agent.control.graphql.field_policies import field_policies, object_places
+from agent.control.graphql.handler import Executor
 from agent.control.graphql.schema import build_schema
 from agent.control.request_data import CONTENTS, METRICS, RUN_FILES, RUN_STREAMS
 from agent.control.services.artifact_uploads import NewArtifact
@@ -198,8 +197,7 @@ async def _ask(wire: Wire, principal: Principal, root: str, place: Place) -> str
             max_answer=2**40,
         )
         before = asyncio.all_tasks()
-        executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
-        result = await executing if isawaitable(executing) else executing
+        result = await Executor(SCHEMA).execute(parse(_document(root, place, skip)), asked)
         # An error at a field that must not be null leaves what was asked beside it running.
         if beside := asyncio.all_tasks() - before - {asyncio.current_task()}:
             await asyncio.wait(beside)

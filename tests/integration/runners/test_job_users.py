@@ -109,7 +109,8 @@ async def test_a_job_finds_nothing_of_another(machine: Machine, victims_marker: 
     places = f"/proc/[0-9]*/environ /proc/[0-9]*/fd /proc/[0-9]*/cwd/ {machine.folder} /tmp"
     found = await machine.output(
         "attacker",
-        f"exec 2>/dev/null; grep -rsl TOKEN=victim- {places}; grep -rslx {victims_marker} {places} "
+        f"exec 2>/dev/null; grep -rslE 'TOKEN=victim-[0-9a-f]{{32}}' {places}; "
+        f"grep -rslx {victims_marker} {places} "
         f"{machine.driver.root}/{victim.name}/home {machine.driver.root}/{victim.name}/tmp; "
         f"ls {machine.driver.root} {machine.driver.root}/{victim.name}; "
         f"kill -9 {session} && echo killed; id -u",
