@@ -129,7 +129,7 @@ async def test_p8_default_names_tell_the_source(user: User, git_servers: GitFact
     await user.launch(f'job create -p P -e {{E}} git {url} --entry-point "python {HELLO}/job.py"')
     safe_url = url.replace(":", "_").replace("/", "_")
     assert names_of(await user.json("job list -p P -e {E}")) == {
-        "job-train_src_main.py",
+        "job-code-train_src_main.py",
         "job-repo_name",
         f"job-{safe_url}_jobs_hello_world_job.py",
     }
