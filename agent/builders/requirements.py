@@ -2,9 +2,9 @@
 
 Looked up in the build context, beside the script, then at the source's root, in each:
 `requirements.txt`, else a lock (`uv.lock`, `pylock.toml`), else `project.dependencies` of
-`pyproject.toml`; after those of the context the job's `requirements.frozen.txt`. Lines that
-install from the source itself (`-e .`, `libs/foo`, `--find-links wheels`) are set apart, since
-they need the code.
+`pyproject.toml`; after those of the context the job's `requirements.frozen.txt`, since what a run
+had installed is more than a list beside its script. Lines that install from the source itself
+(`-e .`, `libs/foo`, `--find-links wheels`) are set apart, since they need the code.
 """
 
 import re
@@ -222,9 +222,8 @@ def find_requirements(
     places = dict.fromkeys(
         file
         for folder, names in (
-            (top, _STATED),
+            (top, (*_STATED, FROZEN_NAME)),
             (beside, _STATED),
-            (top, (FROZEN_NAME,)),
             (root.resolve(), (*_STATED, FROZEN_NAME)),
         )
         for file in (folder / name for name in names)

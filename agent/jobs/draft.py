@@ -215,7 +215,7 @@ def draft_code(request: JobRequest) -> JobDraft:
         name=request.name or names.code_job_name(directory, text),
         words=words,
         runtime=runtime.python,
-        frozen=frozen_text(_requirements(root, request, words)),
+        frozen=frozen_text(_requirements(root, request)),
         code_name=names.code_artifact_name(directory, text, request.name),
         code=contents,
         remarks=(*remarks, *found, *not_stored),
@@ -404,11 +404,9 @@ def _check_dependencies(root: Path, context: str, words: tuple[str, ...]) -> lis
     return [f"{start}{remark}." for remark in found.remarks]
 
 
-def _requirements(root: Path, request: JobRequest, words: tuple[str, ...]) -> str | None:
-    context = build_context(request, root)
-    script = entry_points.script_of(words) or ""
-    beside = "" if script.startswith("/") else below(context, str(Path(script).parent))
-    for folder in dict.fromkeys((context, beside, "")):
+def _requirements(root: Path, request: JobRequest) -> str | None:
+    """Not a list beside the script: a frozen list goes before it, and is installed otherwise."""
+    for folder in dict.fromkeys((build_context(request, root), "")):
         path = below(folder, "requirements.txt")
         if (root / path).is_file():
             try:

@@ -318,7 +318,7 @@ def test_what_names_none_is_not_remarked(root, name, text):
         (["demo/pyproject.toml"], "demo/x.py --fast", "demo/pyproject.toml"),
         (["requirements.txt", "demo/requirements.txt"], "python demo/x.py", "requirements.txt"),
         (["demo/requirements.txt", "requirements.frozen.txt"], "python demo/x.py",
-         "demo/requirements.txt"),
+         "requirements.frozen.txt"),
         (["requirements.frozen.txt"], "python demo/x.py", "requirements.frozen.txt"),
         (["demo/requirements.txt"], "python -m demo.x", ""),
         (["demo/requirements.txt"], "python /demo/x.py", ""),
