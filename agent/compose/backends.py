@@ -261,7 +261,7 @@ async def _container_backend(
     settings = builder_config(context.config, destination)
     builder = image_builder(context, engine, settings, registry)
     rules = context.config.prune
-    return Backend(runner, builder, signed, url), (
+    return Backend(runner, builder, signed, url, puller=images), (
         Pruner("images", rules.images, builder.prune),
         Pruner("build cache", rules.build_cache, builder.prune_cache),
     )

@@ -165,10 +165,10 @@ class _Attempt:
             )
         )
         context.report.note(activity="preparing the image", facts=dict(resolved.facts))
-        findings = BuildFindings(context.report.setup)
+        findings, backend = BuildFindings(context.report.setup), context.backend
         image = await context.cancellation.guard(
             dependencies.builds.image(
-                resolved, context.backend.builder, context.backend.images, findings
+                resolved, backend.builder, backend.images, findings, backend.puller
             )
         )
         for warning in filter(None, (*image.warnings, findings.warning)):

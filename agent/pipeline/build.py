@@ -40,8 +40,9 @@ class Builds:
         builder: BuilderPort | None,
         images: ImagePort | None,
         log: LogSink,
+        puller: ImagePort | None = None,
     ) -> Image:
-        """The image that the job will run.
+        """The image that the job will run. `puller`: see `Backend`.
 
         Raises:
             JobError: `BUILD_*`, `IMAGE_*`, `SOURCE_INVALID`, `DISK_FULL`.
@@ -61,11 +62,11 @@ class Builds:
         else:
             image = await self._once(builder, request, key, log)
         image = replace(image, warnings=(await builder.preview(request)).warnings)
-        if images is None or not image.needs_pull:
+        if puller is None or not image.needs_pull:
             return image
         # Only the registry has it: pull it by digest. `find` again: it records the use of the
         # pulled image.
-        await images.resolve(image.reference, log)
+        await puller.resolve(image.reference, log)
         await builder.find(key)
         return replace(image, needs_pull=False)
 

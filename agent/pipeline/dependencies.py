@@ -47,6 +47,9 @@ class Backend:
     job_url: str
     #: Address of its pages for people, where it is another one than `job_url`.
     page_url: str | None = None
+    #: Pulls what the builder has pushed, which needs no signature; `None`: nodes pull it, or this
+    #: resource runs no images.
+    puller: ImagePort | None = None
     #: The runner's arguments are a manifest: they have the form of its preview.
     takes_manifest: bool = False
     #: The backend can fetch a job's code into its base image (`RunRequest.mounted_code`).

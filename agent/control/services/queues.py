@@ -99,7 +99,7 @@ class Queues(Service):
         entity: str | None,
         name: str,
         *,
-        resource: str,
+        resource: str | None,
         config: Json | None = None,
         template_variables: Any = None,
         prioritization: Prioritization | None = None,
@@ -142,7 +142,7 @@ class Queues(Service):
         entity: str | None,
         name: str,
         *,
-        resource: str,
+        resource: str | None,
         config: Json,
         template_variables: Any,
         prioritization: Prioritization,
@@ -379,14 +379,16 @@ def unsaved_queue(entity: str, name: str) -> QueueRecord:
 
 
 def _columns(
-    resource: str,
+    resource: str | None,
     config: Json | None,
     template_variables: Any,
     prioritization: Prioritization | None,
     external_links: Json | None,
 ) -> dict[str, Any]:
     """The columns that were given, checked: schemas outside of transactions, they may take long."""
-    given: dict[str, Any] = {"resource": check_resource(resource)}
+    given: dict[str, Any] = {}
+    if resource is not None:
+        given["resource"] = check_resource(resource)
     if config is not None:
         given["config"] = parse_config(config, resource)
     if template_variables is not None:

@@ -7,8 +7,10 @@ and is shown again if the form or the queue has changed since.
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 from aiohttp import web
@@ -32,7 +34,14 @@ _TYPES: Final = ("string", "integer", "number", "boolean")
 _NUMBERS: Final = ("minimum", "maximum")
 #: Keys of a variable's schema that have a field, in the order in which they are stored.
 _SCHEMA_KEYS: Final = ("type", "default", "enum", *_NUMBERS)
-_MAX_VARIABLES: Final = 50
+_FIELD: Final = re.compile(r"variable-(\d{1,9})-name")
+#: How many variables that nothing declares get fields at once.
+_MAX_ADDED: Final = 50
+#: Lines of context around a difference.
+_CONTEXT: Final = 3
+#: Lines between the first and the last change up to which what stayed the same is looked for:
+#: `difflib` takes time by the square of their number.
+_MAX_COMPARED: Final = 400
 _UNPROCESSABLE: Final = 422
 #: What jobs of a kind are given, for the page.
 EXAMPLES: Final = {
@@ -95,8 +104,9 @@ class QueueForm:
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """The kinds that are offered, and the queue's own."""
-        return tuple(dict.fromkeys((*_RESOURCES, self.resource)))
+        """The kinds that are offered, and the queue's own; it may be "", until one is chosen."""
+        own = self.current.resource or "" if self.current else self.resource
+        return tuple(dict.fromkeys((*_RESOURCES, own, self.resource)))
 
 
 async def show_new(request: web.Request) -> web.StreamResponse:
@@ -106,7 +116,7 @@ async def show_new(request: web.Request) -> web.StreamResponse:
 
 async def show_edit(request: web.Request) -> web.StreamResponse:
     """The form of a queue, filled with its values."""
-    return _page(request, _authorized(request, _filled(await _queue(request))))
+    return _page(request, _authorized(request, await _stored(request)))
 
 
 async def send_new(request: web.Request) -> web.StreamResponse:
@@ -116,7 +126,7 @@ async def send_new(request: web.Request) -> web.StreamResponse:
 
 async def send_edit(request: web.Request) -> web.StreamResponse:
     """Check the changes of a queue and show them, or save them."""
-    return await _send(request, _filled(await _queue(request)))
+    return await _send(request, await _stored(request))
 
 
 async def pause(request: web.Request) -> web.StreamResponse:
@@ -142,10 +152,10 @@ def may_manage(principal: Principal, entity: str) -> bool:
     return Policy().allows(principal, entity, Action.MANAGE_QUEUES)
 
 
-async def _queue(request: web.Request) -> QueueRecord:
-    names = request.match_info
-    queues = request.app[PLANE].queues
-    return await queues.get(principal_of(request), names["entity"], names["queue"])
+async def _stored(request: web.Request) -> QueueForm:
+    names, plane = request.match_info, request.app[PLANE]
+    queue = await plane.queues.get(principal_of(request), names["entity"], names["queue"])
+    return await plane.checker.run(lambda: _filled(queue))
 
 
 def _authorized(request: web.Request, form: QueueForm) -> QueueForm:
@@ -190,6 +200,10 @@ async def _checked(
 ) -> QueueForm:
     """The form with what saving it would change."""
     after = await plane.queues.check(principal, form.entity, form.name, mode=mode, **values)
+    return await plane.checker.run(lambda: _with_changes(form, after))
+
+
+def _with_changes(form: QueueForm, after: QueueRecord) -> QueueForm:
     before = description(form.current).splitlines() if form.current else []
     changes = tuple(changed_lines(before, description(after).splitlines()))
     text = json.dumps([form.name, before, [[line.kind, line.text] for line in changes]])
@@ -223,8 +237,35 @@ def _ordered(schema: Any) -> Any:
 
 
 def changed_lines(before: list[str], after: list[str]) -> Iterator[Line]:
-    """The differences with the lines around them; none when both are equal."""
-    for line in list(difflib.unified_diff(before, after, lineterm="", n=3))[2:]:
+    """The differences with the lines around them; none when both are equal.
+
+    A changed part of many lines is shown as a whole: removed, then added.
+    """
+    if before == after:
+        return
+    start = _equal_lines(before, after)
+    end = _equal_lines(before[start:][::-1], after[start:][::-1])
+    first, removed, added = max(0, start - _CONTEXT), len(before) - end, len(after) - end
+    if max(removed, added) - start <= _MAX_COMPARED:
+        old, new = before[first : removed + _CONTEXT], after[first : added + _CONTEXT]
+        yield from _compared(old, new)
+        return
+    yield Line("same", "…")
+    yield from (Line("same", text) for text in before[first:start])
+    yield from (Line("removed", text) for text in before[start:removed])
+    yield from (Line("added", text) for text in after[start:added])
+    yield from (Line("same", text) for text in after[added : added + _CONTEXT])
+
+
+def _equal_lines(before: list[str], after: list[str]) -> int:
+    """How many they have in common at their beginnings."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
+    )
+
+
+def _compared(before: list[str], after: list[str]) -> Iterator[Line]:
+    for line in list(difflib.unified_diff(before, after, lineterm="", n=_CONTEXT))[2:]:
         kinds: dict[str, Literal["added", "removed"]] = {"+": "added", "-": "removed"}
         if line.startswith("@@"):
             yield Line("same", "…")
@@ -236,7 +277,7 @@ def changed_lines(before: list[str], after: list[str]) -> Iterator[Line]:
 
 
 def _filled(queue: QueueRecord) -> QueueForm:
-    resource = queue.resource or CONTAINERS
+    resource = queue.resource or ""
     others = json.loads(json.dumps(queue.config))
     arguments = (others.get("resource_args") or {}).pop(resource, None)
     if not others.get("resource_args"):
@@ -256,27 +297,39 @@ def _filled(queue: QueueRecord) -> QueueForm:
 
 
 def _variable_fields(name: str, given: Json) -> Variable:
+    """What a field cannot show, such as a default that is empty, stays among the further rules."""
     schema = dict(given.get("schema") or {})
     type_ = schema.get("type")
     if type_ in _TYPES:
         del schema["type"]
-    as_text = type_ == "string"
-    default = _text(schema.pop("default"), as_text=as_text) if "default" in schema else ""
-    enum = schema.pop("enum", [])
-    numbers = {key: json.dumps(schema.pop(key)) for key in _NUMBERS if key in schema}
+    texts = {key: _shown(key, schema[key], type_) for key in _SCHEMA_KEYS[1:] if key in schema}
+    shown = {key: text for key, text in texts.items() if text is not None}
+    further = {key: value for key, value in schema.items() if key not in shown}
     return Variable(
         name=name,
         type=type_ if type_ in _TYPES else "",
-        default=default,
-        enum="\n".join(_text(each, as_text=as_text) for each in enum),
         description=str(given.get("description") or ""),
-        further=json.dumps(schema) if schema else "",
-        **numbers,
+        further=json.dumps(further) if further else "",
+        **shown,
     )
 
 
-def _text(value: Any, *, as_text: bool) -> str:
-    return value if as_text and isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _shown(key: str, value: Any, type_: Any) -> str | None:
+    """The text of a field; `None` where the value could not be read again from it."""
+    if key in _NUMBERS:
+        return json.dumps(value)
+    if key == "default":
+        return _text(value, type_)
+    texts = [_text(each, type_) for each in value] if isinstance(value, list) else []
+    lines = [text for text in texts if text is not None]
+    return "\n".join(lines) if lines and len(lines) == len(texts) else None
+
+
+def _text(value: Any, type_: Any) -> str | None:
+    if type_ != "string":
+        return json.dumps(value, ensure_ascii=False)
+    one_line = isinstance(value, str) and value and not re.search(r"[\r\n]", value)
+    return value if one_line and value == value.strip() else None
 
 
 # ------------------------------------------------------------------ fields as a queue
@@ -294,26 +347,30 @@ def read(form: QueueForm, sent: Mapping[str, str]) -> tuple[QueueForm, Json | No
         others=texts.get("others", ""),
         variables=tuple(_sent_variables(texts)),
     )
+    stored = form.current.template_variables if form.current else {}
     errors: dict[str, str] = {}
     arguments = _document(form.arguments, "arguments", errors)
     config = _document(form.others, "others", errors)
     given = config.pop("resource_args", None) or {}
     if not isinstance(given, dict):
         errors["others"] = "`resource_args` is no mapping."
+    elif arguments and not form.resource:
+        errors["arguments"] = "Choose what jobs run on: the arguments are those of its runner."
     elif given or arguments:
-        config["resource_args"] = {**given, form.resource: arguments}
+        own = {form.resource: arguments} if form.resource else {}
+        config["resource_args"] = {**given, **own}
     variables, read_fields = {}, []
     for fields in form.variables:
-        stored, error = _variable(fields)
+        value, error = _variable(fields, stored.get(fields.name, {}))
         if fields.name in variables:
             error = "There are two of this name."
-        variables[fields.name] = stored
+        variables[fields.name] = value
         read_fields.append(replace(fields, error=error))
     form = replace(form, variables=tuple(read_fields), errors=errors)
     if errors or any(each.error for each in read_fields):
         return form, None
     return form, {
-        "resource": form.resource,
+        "resource": form.resource or (None if form.current else ""),
         "config": config,
         "template_variables": variables,
         "prioritization": form.prioritization,
@@ -330,14 +387,17 @@ def _document(text: str, name: str, errors: dict[str, str]) -> Json:
 
 def _sent_variables(texts: Mapping[str, str]) -> Iterator[Variable]:
     names = [each for each in Variable.__dataclass_fields__ if each != "error"]
-    for index in range(_MAX_VARIABLES):
+    for index in sorted(int(found[1]) for found in map(_FIELD.fullmatch, texts) if found):
         given = {name: texts.get(f"variable-{index}-{name}", "").strip() for name in names}
         if given["name"]:
             yield Variable(**given)
 
 
-def _variable(fields: Variable) -> tuple[Json, str | None]:
-    """A variable as it is stored, and what is wrong with its fields."""
+def _variable(fields: Variable, before: Json) -> tuple[Json, str | None]:
+    """A variable as it is stored, and what is wrong with its fields.
+
+    What has no field stays as it was `before`.
+    """
     schema: Json = {"type": fields.type} if fields.type else {}
     place = ""
     try:
@@ -345,7 +405,7 @@ def _variable(fields: Variable) -> tuple[Json, str | None]:
         if fields.default:
             schema["default"] = _value(fields, fields.default)
         place = "allowed values"
-        if choices := [line.strip() for line in fields.enum.splitlines() if line.strip()]:
+        if choices := [line.strip() for line in fields.enum.split("\n") if line.strip()]:
             schema["enum"] = [_value(fields, each) for each in choices]
         for place in _NUMBERS:
             if text := getattr(fields, place):
@@ -356,8 +416,13 @@ def _variable(fields: Variable) -> tuple[Json, str | None]:
             return {}, 'The further rules are no JSON object; write {"multipleOf": 2}.'
     except ValueError as error:
         return {}, f"Its {place}: {error}."
-    stored: Json = {"schema": schema | further}
-    return stored | ({"description": fields.description} if fields.description else {}), None
+    if twice := ", ".join(f"`{key}`" for key in schema if key in further):
+        return {}, f"Say it once: {twice} has a field, and is among the further rules."
+    kept = {key: value for key, value in before.items() if key not in {"schema", "description"}}
+    said, said_before = fields.description, before.get("description") or ""
+    if "".join(said.split()) == "".join(str(said_before).split()):
+        said = said_before  # the field shows no line breaks
+    return {"schema": schema | further, **kept} | ({"description": said} if said else {}), None
 
 
 def _value(fields: Variable, text: str) -> Any:
@@ -369,4 +434,4 @@ def _with_rows(form: QueueForm, config: Json) -> QueueForm:
     known = {each.name for each in form.variables}
     missing = dict.fromkeys(name for name in placeholders(config) if name not in known)
     added = [Variable(name, type="string", error="Say what it may be.") for name in missing]
-    return replace(form, variables=(*form.variables, *added)[:_MAX_VARIABLES])
+    return replace(form, variables=(*form.variables, *added[:_MAX_ADDED]))

@@ -106,7 +106,7 @@ async def queue(request: web.Request) -> web.StreamResponse:
         shown = recent(agents, datetime.now(UTC))
         values = {"agents": await with_items(plane, principal, shown)}
     elif tab == "settings":
-        template, as_json = template_texts(record)
+        template, as_json = await plane.checker.run(lambda: template_texts(record))
         values = {
             "template": template,
             "template_json": as_json,

@@ -1,12 +1,16 @@
 """Queues made, changed, paused and deleted in the page, without scripts."""
 
+import difflib
 import html
 import re
+import threading
 
 import aiohttp
 import pytest
+import yaml
 
 from agent.control.store.accounts import Role
+from agent.control.web.queue_form import changed_lines
 from agent.model.errors import NotFoundError
 from tests.integration.pages.test_pages import CORPUS, page, words
 
@@ -128,7 +132,11 @@ async def test_what_was_not_shown_is_not_saved(scene, sign_in):
         ({"others": "resource_args: 5"}, "`resource_args` is no mapping."),
         ({"variable-0-default": "many"}, "Its default: "),
         ({"variable-0-further": "[1]"}, "The further rules are no JSON object"),
-        ({"variable-0-further": '{"type": "nonsense"}'}, "templateVariables.pods.schema"),
+        (
+            {"variable-0-type": "", "variable-0-further": '{"type": "nonsense"}'},
+            "templateVariables.pods.schema",
+        ),
+        ({"variable-0-further": '{"default": 2}'}, "Say it once: `default` has a field"),
         ({"variable-1-name": "pods"}, "There are two of this name."),
         ({"name": "-x"}, "'-x' cannot be the name of a queue."),
         ({"name": "default"}, "There is a queue 'default' in 'ada' already."),
@@ -214,3 +222,153 @@ async def test_texts_in_the_form_stay_texts(scene, sign_in, text):
     _, _, shown = await send(session, NEW, {**GPU, "name": text, "others": text, **values})
     assert html.escape(text, quote=False) in shown.replace("&#34;", '"').replace("&#39;", "'")
     assert text not in shown or html.escape(text) == text
+
+
+class Counted(str):
+    """A line that counts how often it is compared or looked up."""
+
+    count = 0
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        Counted.count += 1
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        Counted.count += 1
+        return super().__eq__(other)
+
+
+def test_the_differences_of_many_lines_are_not_looked_for_by_the_square_of_their_number():
+    before = ["first", *(f"x{i % 190}" for i in range(8000)), "last"]
+    after = ["first", *(f"x{i * 7 % 190}" for i in range(8000)), "last"]
+    Counted.count = 0
+    lines = list(changed_lines([*map(Counted, before)], [*map(Counted, after)]))
+    assert Counted.count < 20 * len(before)
+    assert [each.text for each in lines if each.kind != "added"][1:] == before
+    assert [each.text for each in lines if each.kind != "removed"][1:] == after
+
+
+def test_one_change_in_a_long_template_is_shown_alone():
+    before = [f"line {i}" for i in range(5000)]
+    after = [*before[:2500], "new", *before[2500:]]
+    lines = [each.text for each in changed_lines(before, after)]
+    assert lines == ["…", *before[2497:2500], "new", *before[2500:2503]]
+
+
+async def test_texts_of_templates_are_not_made_on_the_event_loop(scene, sign_in, monkeypatch):
+    session = await sign_in(scene.ada)
+    await make(session)
+    threads = set()
+
+    def noted(work):
+        def call(*args, **options):
+            threads.add(threading.current_thread())
+            return work(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(yaml, "dump", noted(yaml.dump))
+    monkeypatch.setattr(difflib, "unified_diff", noted(difflib.unified_diff))
+    await page(session, EDIT)
+    await page(session, "/launch/queues/ada/gpu?tab=settings")
+    await send(session, EDIT, {**GPU, "variable-0-maximum": "4"})
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def browser_values(markup: str) -> dict[str, str]:
+    """What a browser sends of a form in which nothing was changed."""
+    sent = {}
+    for tag in re.findall(r"<input[^>]*>", markup):
+        name, value = (re.search(rf' {key}="([^"]*)"', tag) for key in ("name", "value"))
+        if name:
+            # Browsers remove line breaks from fields of one line.
+            sent[name[1]] = re.sub(r"[\r\n]", "", html.unescape(value[1])) if value else ""
+    for name, text in re.findall(
+        r'<textarea[^>]* name="([^"]+)"[^>]*>(.*?)</textarea>', markup, re.DOTALL
+    ):
+        sent[name] = html.unescape(text).replace("\n", "\r\n")
+    for name, options in re.findall(
+        r'<select[^>]* name="([^"]+)"[^>]*>(.*?)</select>', markup, re.DOTALL
+    ):
+        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)', options)
+        first = re.search(r'<option(?: value="([^"]*)")?>([^<]*)', options)
+        value, text = (chosen or first).groups()
+        sent[name] = html.unescape(text if value is None else value)
+    return sent
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        {"schema": {"type": "string", "default": ""}},
+        {"schema": {"type": "string", "default": " x "}},
+        {"schema": {"type": "string", "default": "a\nb"}},
+        {"schema": {"type": "string", "default": 3}},
+        {"schema": {"type": "string", "enum": ["", "a"]}},
+        {"schema": {"type": "string", "enum": ["a\nb", "c"]}},
+        {"schema": {"type": "string", "enum": ["a\u2028b", "c"]}},
+        {"schema": {"type": "string", "enum": ["a ", "c"], "default": "c"}},
+        {"schema": {"type": ["string", "null"], "default": None}},
+        {"schema": {"enum": ["a", 1, None], "default": None}},
+        {"schema": {"type": "integer", "default": 3, "minimum": 0, "multipleOf": 1}},
+        {"schema": {"type": "string"}, "title": "T", "description": " of two\nlines "},
+    ],
+)
+async def test_what_is_not_touched_keeps_its_value(scene, sign_in, variable):
+    session = await sign_in(scene.ada)
+    await scene.plane.queues.save(
+        scene.ada.principal,
+        "ada",
+        "gpu",
+        resource="local-container",
+        config={"resource_args": {"local-container": {"env": ["A={{v}}"]}}},
+        template_variables={"v": variable},
+        prioritization="V0",
+    )
+    sent = browser_values(await page(session, EDIT))
+
+    _, _, same = await send(session, EDIT, sent | {"action": "check"})
+    assert "Nothing would change." in same
+    changed = sent | {"prioritization": "off", "action": "check"}
+    _, _, shown = await send(session, EDIT, changed)
+    await send(session, EDIT, changed | {"action": "save", "digest": digest(shown)})
+
+    queue = await scene.plane.queues.get(scene.ada.principal, "ada", "gpu")
+    assert queue.template_variables == {"v": variable}
+    assert queue.prioritization == "DISABLED"
+
+
+async def test_every_variable_of_a_long_list_is_kept(scene, sign_in):
+    session = await sign_in(scene.ada)
+    variables = {f"v{i}": {"schema": {"type": "string"}} for i in range(60)}
+    await scene.plane.queues.save(
+        scene.ada.principal,
+        "ada",
+        "gpu",
+        resource="local-container",
+        config={
+            "resource_args": {"local-container": {"env": [f"{{{{{each}}}}}" for each in variables]}}
+        },
+        template_variables=variables,
+        prioritization="V0",
+    )
+    sent = browser_values(await page(session, EDIT))
+    _, _, same = await send(session, EDIT, sent | {"action": "check"})
+    assert "Nothing would change." in same
+
+
+async def test_a_queue_without_a_resource_gets_none_by_being_saved(scene, sign_in):
+    session = await sign_in(scene.ada)
+    path = "/launch/queues/ada/default/edit"
+    assert (await scene.plane.queues.get(scene.ada.principal, "ada", "default")).resource is None
+    sent = browser_values(await page(session, path)) | {"others": "retries: 2"}
+
+    refused = await send(session, path, sent | {"arguments": "env: [A=b]", "action": "check"})
+    _, _, shown = await send(session, path, sent | {"action": "check"})
+    await send(session, path, sent | {"action": "save", "digest": digest(shown)})
+
+    assert "Choose what jobs run on" in words(refused[2])
+    queue = await scene.plane.queues.get(scene.ada.principal, "ada", "default")
+    assert (queue.resource, queue.config) == (None, {"retries": 2})

@@ -104,17 +104,20 @@ async def test_what_only_a_registry_has_is_pulled_by_its_digest_before_it_runs()
             self.pulled.append(reference)
             return await super().resolve(reference, log)
 
-    builder, builds, images = FakeBuilder(), Builds(timeout=60, concurrency=1), Far()
+    builder, builds, puller = FakeBuilder(), Builds(timeout=60, concurrency=1), Far()
+    # Signatures are asked of what jobs name.
+    images = FakeImages()
+    images.error = JobError(Cause.POLICY_SOURCE, "not signed")
     name = "reg.example/x@sha256:" + "1" * 64
     builder.built["cafe"] = Image(name, "digest", reused=True, name="x", needs_pull=True)
-    found = await builds.image(resolved(), builder, images, Lines())
-    assert images.pulled == [name]
+    found = await builds.image(resolved(), builder, images, Lines(), puller)
+    assert puller.pulled == [name]
     assert (found.reference, found.needs_pull, found.name) == (name, False, "x")
     elsewhere = await builds.image(resolved(), builder, None, Lines())
     assert elsewhere.needs_pull
-    images.error = JobError(Cause.IMAGE_AUTH, "no entry")
+    puller.error = JobError(Cause.IMAGE_AUTH, "no entry")
     with pytest.raises(JobError, match="no entry"):
-        await builds.image(resolved(), builder, images, Lines())
+        await builds.image(resolved(), builder, images, Lines(), puller)
 
 
 async def test_who_leaves_does_not_take_the_build_along() -> None:
