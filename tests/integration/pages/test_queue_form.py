@@ -360,9 +360,11 @@ async def test_every_variable_of_a_long_list_is_kept(scene, sign_in):
 
 
 async def test_a_queue_without_a_resource_gets_none_by_being_saved(scene, sign_in):
-    session = await sign_in(scene.ada)
-    path = "/launch/queues/ada/default/edit"
-    assert (await scene.plane.queues.get(scene.ada.principal, "ada", "default")).resource is None
+    await scene.plane.accounts.create_team(scene.ada.principal, "vision")
+    vic = await scene.person("vic", "vision", Role.MEMBER)
+    session = await sign_in(vic)
+    path = "/launch/queues/vic/default/edit"
+    assert (await scene.plane.queues.get(vic.principal, "vic", "default")).resource is None
     sent = browser_values(await page(session, path)) | {"others": "retries: 2"}
 
     refused = await send(session, path, sent | {"arguments": "env: [A=b]", "action": "check"})
@@ -370,5 +372,5 @@ async def test_a_queue_without_a_resource_gets_none_by_being_saved(scene, sign_i
     await send(session, path, sent | {"action": "save", "digest": digest(shown)})
 
     assert "Choose what jobs run on" in words(refused[2])
-    queue = await scene.plane.queues.get(scene.ada.principal, "ada", "default")
+    queue = await scene.plane.queues.get(vic.principal, "vic", "default")
     assert (queue.resource, queue.config) == (None, {"retries": 2})
