@@ -31,8 +31,7 @@ def unread_dependencies(folder: Path, script: Path | None, root: Path) -> list[s
 
     `script` is the job's own, whose header may name packages.
     """
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [_remark(entry, entry.relative_to(root).as_posix()) for entry in entries]
+    found = [_remark_within(entry, root) for entry in _entries(folder)]
     if script is not None and _SCRIPT.search(_text(script, root)):
         name = script.relative_to(root).as_posix()
         remedy = f"uv export --script {name} -o requirements.txt"
@@ -45,8 +44,24 @@ def unread_dependencies(folder: Path, script: Path | None, root: Path) -> list[s
 def unread_locks(folder: Path, root: Path) -> list[str]:
     """Remarks on locks beside a list that is read. Blocks."""
     locks = (folder / name for name in _EXPORTS if name.endswith(".lock"))
-    found = (_remark(lock, lock.relative_to(root).as_posix()) for lock in locks if lock.is_file())
+    found = (_remark_within(lock, root) for lock in locks if lock.is_file())
     return [remark for remark in found if remark]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        return []
+
+
+def _remark_within(entry: Path, root: Path) -> str | None:
+    """None for links out of the source, and for what cannot be read."""
+    try:
+        within = entry.resolve().is_relative_to(root.resolve())
+        return _remark(entry, entry.relative_to(root).as_posix()) if within else None
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return None
 
 
 def _remark(entry: Path, name: str) -> str | None:
@@ -92,7 +107,8 @@ def _table(pyproject: PyProject) -> str | None:
     tools = tool if isinstance(tool, dict) else {}
     for name, key in (("poetry", "dependencies"), ("pixi", "dependencies")):
         table = tools.get(name)
-        if isinstance(table, dict) and set(table.get(key) or ()) - {"python"}:
+        packages = table.get(key) if isinstance(table, dict) else None
+        if isinstance(packages, dict) and packages.keys() - {"python"}:
             return f"[tool.{name}.{key}]"
     dynamic = pyproject.project.get("dynamic")
     if isinstance(dynamic, list) and "dependencies" in dynamic:

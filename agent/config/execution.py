@@ -76,7 +76,8 @@ class ForQueues(Model):
 
     queues: Annotated[
         tuple[
-            Annotated[str, Field(pattern=r"^(\*|[^/\s]+/[^/\s]+)$"), WrittenForm(_QUEUE_FORM)], ...
+            Annotated[str, Field(pattern=r"^(\*|[^/\s]+/[^/\s][^/]*)$"), WrittenForm(_QUEUE_FORM)],
+            ...,
         ],
         Field(min_length=1),
     ]

@@ -27,6 +27,9 @@ _MAX_DELAY_SECONDS: Final = 300.0
 _OF_BACKEND: Final = frozenset(
     {Cause.LOST_ENGINE, Cause.LOST_NODE, Cause.LOST_WORKLOAD, Cause.DISK_FULL}
 )
+#: Failures of the backend that the job itself may have caused: `BUILD_FAILED` is that of a build's
+#: pod that was evicted, or whose daemon ended.
+_MAY_BE_THE_JOBS: Final = frozenset({Cause.DISK_FULL, Cause.BUILD_FAILED})
 #: Causes that may be the job's or the backend's: the backend is asked.
 _OF_JOB_OR_BACKEND: Final = frozenset(
     {
@@ -115,7 +118,7 @@ async def _reason_of(error: Exception, resource: str, state: BackendState) -> Re
     failure = await _failure_of_backend(error, resource, state)
     if failure is None:
         return None
-    return ReleaseReason(failure.message, failure, failure.cause is Cause.DISK_FULL)
+    return ReleaseReason(failure.message, failure, failure.cause in _MAY_BE_THE_JOBS)
 
 
 async def _failure_of_backend(

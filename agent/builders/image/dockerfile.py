@@ -107,7 +107,8 @@ def adds_remote_content(text: str) -> bool:
     return any(
         each.name == "ADD"
         and not any(flag.startswith("--checksum=") for flag in each.flags)
-        and any(_URL.match(source) for source in each.value[:-1])
+        # A variable may hold a URL.
+        and any(_URL.match(source) or "$" in source for source in each.value[:-1])
         for each in instructions(text)
     )
 

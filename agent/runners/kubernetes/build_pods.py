@@ -56,6 +56,8 @@ _LOOKS_AT_AN_END: Final = 40
 _IN_BACKGROUND: Final[Json] = {"propagationPolicy": "Background"}
 #: What container runtimes say of pods that they cannot give a user namespace.
 _NO_NAMESPACES: Final = re.compile(r"user namespace|idmap|hostUsers", re.IGNORECASE)
+#: What kubelet says of pods that it evicts for what they have written.
+_DISK: Final = re.compile(r"ephemeral.storage|emptydir", re.IGNORECASE)
 _LOG_LINES: Final = "3"
 
 
@@ -165,14 +167,17 @@ class BuildPods:
         tls = await asyncio.to_thread(make_mutual_tls, BUILDKITD, timedelta(seconds=lifetime))
         try:
             made = await self._create(JOBS.path(self._api.namespace), job)
+            if mode == "user-namespace":
+                # Before there is its Secret, without which the pod's containers cannot start.
+                _check_user_namespace(made["spec"]["template"])
             files = {**tls.server, **await asyncio.to_thread(_authorities, self._config.ca_bundle)}
             await self._create(SECRETS.path(self._api.namespace), secret_of(made, files))
             pod = await self._ready(made, mode)
+            if folder is not None:
+                await asyncio.to_thread(_write, folder, tls.client)
         except BaseException:
             await self._remove(name)
             raise
-        if folder is not None:
-            await asyncio.to_thread(_write, folder, tls.client)
         return name, pod
 
     async def _create(self, path: str, body: Json) -> Json:
@@ -224,9 +229,8 @@ class BuildPods:
 
     async def _is_ready(self, pod: Json, mode: Mode) -> bool:
         """Raises _NotPermittedError where the daemon ended, or lacks what the mode is."""
-        if mode == "user-namespace" and pod["spec"].get("hostUsers") is not False:
-            message = "the API server does not know `hostUsers`"
-            raise _NotPermittedError(message)
+        if mode == "user-namespace":
+            _check_user_namespace(pod)
         daemon = next((each for each in containers(pod) if each["name"] == BUILDKITD), None)
         if daemon is None:
             return False
@@ -302,8 +306,18 @@ def _reason(observed: Observed, mode: Mode) -> str:
     return pending.message
 
 
+def _check_user_namespace(pod: Json) -> None:
+    if pod["spec"].get("hostUsers") is not False:
+        message = "the API server does not know `hostUsers`"
+        raise _NotPermittedError(message)
+
+
 def _end_in(pod: Json) -> JobError | None:
-    """What a pod that ended says about it."""
+    """What a pod that ended says about it.
+
+    An eviction and an end of the daemon itself may be the build's doing: their causes are counted
+    (`release_rules`). A pod that is being deleted is not.
+    """
     name = pod["metadata"]["name"]
     ends = (state(each, "terminated") for each in containers(pod) if each["name"] == BUILDKITD)
     end = next((each for each in ends if each is not None), None)
@@ -317,10 +331,16 @@ def _end_in(pod: Json) -> JobError | None:
     reason = status(pod).get("reason") or (end and f"exit code {end['exitCode']}")
     if reason is None:
         return None
-    message = status(pod).get("message") or "the cluster says no more"
-    return UnavailableError(
-        Cause.BUILD_UNAVAILABLE, f"The build's pod '{name}' was ended ({reason}: {message})."
-    )
+    said = status(pod).get("message") or "the cluster says no more"
+    message = f"The build's pod '{name}' was ended ({reason}: {said})."
+    if _DISK.search(said):
+        hint = "Raise the limit of `ephemeral-storage` of the container `buildkitd` in "
+        hint += "`builder.pod.spec` on the agent, or let the build write less."
+        return UnavailableError(Cause.DISK_FULL, message, hint=hint)
+    by_itself = reason == "Evicted" or "reason" not in status(pod)
+    deleted = "deletionTimestamp" in pod["metadata"]
+    cause = Cause.BUILD_FAILED if by_itself and not deleted else Cause.BUILD_UNAVAILABLE
+    return UnavailableError(cause, message)
 
 
 def _authorities(bundle: Path | None) -> dict[str, bytes]:

@@ -330,7 +330,8 @@ class JobStates:
             self._take(name, pod, deleted=deleted, take=JobState.update_pod)
 
     def _on_event(self, event: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        name = event["involvedObject"]["name"]
+        # Events of some controllers are about no object with a name.
+        name = event["involvedObject"].get("name") or ""
         # A pod's name is its Job's, perhaps an index, and a suffix.
         names = [name, *(name.rsplit("-", parts)[0] for parts in (1, 2))]
         state = next((self._states[one] for one in names if one in self._states), None)

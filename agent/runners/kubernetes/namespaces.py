@@ -1,7 +1,7 @@
 """Jobs in several namespaces of one cluster: a runner for each.
 
 Jobs run in the agent's own namespace unless their queue's template names one of those that the
-administrator's configuration has in `namespaces`.
+administrator's configuration has in `namespaces`: then they run in that one alone.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -72,11 +72,10 @@ class NamespacesRunner:
 
     def _chosen(self, arguments: Json, template: Json) -> KubernetesRunner:
         """That of the namespace which a manifest asks for; the own one refuses what is unknown."""
-        asked = namespace_asked(arguments)
-        if asked not in self._others:
-            return self._own
-        check_namespace(asked, namespace_asked(template), self._config.allow)
-        return self._others[asked]
+        asked, granted = namespace_asked(arguments), namespace_asked(template)
+        if asked in self._others or granted in self._others:
+            check_namespace(asked, granted, self._config.allow)
+        return self._others.get(asked, self._own)
 
     async def _home(self, workload: Workload) -> KubernetesRunner:
         if workload.name not in self._homes:

@@ -25,6 +25,8 @@ from agent.model.work import LABEL_PREFIX
 
 JOB_VERSIONS: Final = frozenset({"batch/v1", "batch/v1beta1"})
 
+#: They would let a Job take pods of others.
+SELECTION: Final = frozenset({"selector", "manualSelector"})
 _MOST_LEVELS: Final = 64
 _Path = tuple[str, ...]
 
@@ -54,6 +56,10 @@ _GRANTED: Final[dict[str, tuple[str, ...]]] = {
     "configmap": ("name",),
     "persistentvolumeclaim": ("claimName",),
     "imagepullsecrets": (),
+    # Of a claim: what its volume is a copy of, and a volume of the cluster.
+    "datasource": ("name",),
+    "datasourceref": ("name",),
+    "volumename": (),
     "csi": ("driver",),
     "nfs": ("server",),
     **dict.fromkeys(
@@ -75,7 +81,14 @@ _GRANTED: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 #: Named by a plain value; the others are objects or lists.
 _GRANTED_VALUES: Final = frozenset(
-    {"priorityclassname", "nodename", "runtimeclassname", "externalname", "loadbalancerip"}
+    {
+        "priorityclassname",
+        "nodename",
+        "runtimeclassname",
+        "externalname",
+        "loadbalancerip",
+        "volumename",
+    }  # fmt: skip
 )
 #: Of a Service, types that open it to others than the pods of the cluster.
 _OPEN_TYPES: Final = frozenset({"nodeport", "loadbalancer", "externalname"})
@@ -145,6 +158,11 @@ def check_side_service(manifest: Json, number: int, allowed: tuple[str, ...]) ->
     if custom:
         _check_kind(manifest, {}, allowed, "side services")
     whole = {"additional_services": {str(number): {"config": manifest}}}
+    if _is_job(manifest):
+        for key in SELECTION & set(manifest.get("spec") or {}):
+            path = ("additional_services", str(number), "config", "spec", key)
+            message = f"`{_shown(path)}`: the pods of a Job are selected by Kubernetes alone."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint="Leave it out.")
     _check_entries(whole, set(), allowed, custom=custom)
 
 

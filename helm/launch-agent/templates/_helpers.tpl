@@ -95,6 +95,10 @@ data: {{- toYaml $data | nindent 2 }}
 {{- $address := printf "tcp://%s.%s:1234" (include "launch-agent.buildkit" .) .Release.Namespace }}
 {{- $builder = dict "type" "kubernetes" "buildkit" $address "buildkit_certs" "/run/launch/buildkit" }}
 {{- end }}
+{{- if .Values.customCABundle }}
+{{- $_ := set $builder "ca_bundle" "/run/launch/ca/ca.pem" }}
+{{- $_ := set $config "sources" (dict "git" (dict "ca_bundle" "/run/launch/ca/ca.pem")) }}
+{{- end }}
 {{- $_ := set $config "builder" $builder }}
 {{- $_ := set $config "health" (dict "listen" "0.0.0.0" "port" 8451) }}
 {{- $given := mergeOverwrite (fromYaml .Values.launchConfig) (deepCopy .Values.config) }}

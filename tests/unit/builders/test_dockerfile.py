@@ -55,6 +55,8 @@ def test_images_that_a_dockerfile_names(text, names):
         ("ADD a.txt http://files.example/b /data/", True),
         ("ADD git@git.example:team/repo.git /src", True),
         ("ADD https://git.example/team/repo.git#main /src", True),
+        ("ARG U=https://files.example/x\nADD $U /x", True),
+        ("ARG U=https://files.example\nADD ${U}/x /x", True),
         ("ADD --checksum=sha256:aa https://files.example/data.csv /data.csv", False),
         ("ADD data.tar.gz https:/", False),
         ("COPY https.txt /", False),

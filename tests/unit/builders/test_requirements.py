@@ -227,6 +227,27 @@ def test_a_lock_without_its_project_is_passed_over_and_a_broken_one_named(root):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "[[tool.poetry.dependencies]]\nsix = 1\n",
+        "[tool.poetry]\ndependencies = [{six = 1}]\n",
+        "[tool.pixi]\ndependencies = 5\n",
+    ],
+)
+def test_tables_of_wrong_types_are_no_remark(root, text):
+    (root / "pyproject.toml").write_text(text)
+    assert find(root).remarks == ()
+
+
+def test_folders_outside_of_the_source_are_not_looked_into(root, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "customer-requirements.txt").write_text("six")
+    (root / "requirements").symlink_to(outside)
+    (root / "reqs").symlink_to("reqs")
+    assert find(root).remarks == ()
+
+
+@pytest.mark.parametrize(
     ("lock", "remedy"),
     [
         ("poetry.lock", "`poetry export -f requirements.txt -o requirements.txt`"),
