@@ -25,7 +25,7 @@ from agent.ports.runner import RunRequest
 from agent.runners.kubernetes.api import Kind
 from agent.runners.kubernetes.code_mount import with_code
 from agent.runners.kubernetes.fields import CODE_CONTAINER
-from agent.runners.kubernetes.policy import JOB_VERSIONS
+from agent.runners.kubernetes.policy import JOB_VERSIONS, SELECTION
 
 #: Keys of the Secret under which the workload's manifest and its side services are.
 MANIFEST_KEY: Final = "job.json"
@@ -58,8 +58,6 @@ _BESIDE: Final = frozenset({"namespace", "wait_for_ready", "wait_timeout"})
 _OF_A_JOB: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 #: Objects are removed when their outcome was acknowledged, not by time.
 _DROPPED: Final = frozenset({"ttlSecondsAfterFinished"})
-#: They would let a Job take pods of others.
-_SELECTION: Final = ("selector", "manualSelector")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAME_PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,252}")
 _NO_NAME: Final = re.compile(r"[^a-z0-9-]+")
@@ -261,7 +259,7 @@ class _Composer:
             known = ", ".join(sorted(_OF_A_JOB | _BESIDE))
             raise InvalidInputError(message, hint=f"Known are {known}.")
         spec = _mapping(body, "spec")
-        for key in _SELECTION:
+        for key in sorted(SELECTION):
             if spec.get(key):
                 message = f"`kubernetes.spec.{key}` would let the Job take pods of other jobs."
                 raise PolicyError(Cause.POLICY_RESOURCE, message, hint="Leave it out.")

@@ -88,7 +88,7 @@ _GRANTED_VALUES: Final = frozenset(
         "externalname",
         "loadbalancerip",
         "volumename",
-    }  # fmt: skip
+    }
 )
 #: Of a Service, types that open it to others than the pods of the cluster.
 _OPEN_TYPES: Final = frozenset({"nodeport", "loadbalancer", "externalname"})

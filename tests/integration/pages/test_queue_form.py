@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from agent.control.store.accounts import Role
+from agent.control.store.items import Submission
 from agent.control.web.queue_form import changed_lines
 from agent.model.errors import NotFoundError
 from tests.integration.pages.test_pages import CORPUS, page, words
@@ -364,6 +365,8 @@ async def test_a_queue_without_a_resource_gets_none_by_being_saved(scene, sign_i
     vic = await scene.person("vic", "vision", Role.MEMBER)
     session = await sign_in(vic)
     path = "/launch/queues/vic/default/edit"
+    spec = {"docker": {"docker_image": "x"}}
+    await scene.plane.items.submit(vic.principal, Submission("vic", "p", "default", spec))
     assert (await scene.plane.queues.get(vic.principal, "vic", "default")).resource is None
     sent = browser_values(await page(session, path)) | {"others": "retries: 2"}
 
