@@ -128,6 +128,10 @@ async def test_a_submitter_does_not_choose_the_namespace(
     request = request_in(folders, cluster_image, namespaces[1])
     with pytest.raises(PolicyError, match="may be set by the queue's template only"):
         await runner.create(replace(request, template={}))
+    for asked in (namespaces[0], ""):
+        own = {"metadata": {"namespace": asked}}
+        with pytest.raises(PolicyError, match="may be set by the queue's template only"):
+            await runner.create(replace(request, arguments=own))
     with pytest.raises(PolicyError, match="runs jobs in"):
         await runner.create(request_in(folders, cluster_image, "kube-system"))
     assert await runner.find(request.name) is None

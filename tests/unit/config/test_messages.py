@@ -1,6 +1,9 @@
 """What the configuration names and the machine lacks is told, and nothing else."""
 
+from contextlib import nullcontext
 from pathlib import Path
+
+import pytest
 
 from agent.config.agent import AgentConfig
 from agent.config.schema import missing_inputs
@@ -43,3 +46,14 @@ def test_secrets_in_lists_and_files_that_are_read_are_looked_at(tmp_path: Path) 
         "`sources.git.known_hosts`",
     ]
     assert said[1].endswith("hosts does not exist.")
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [("team/gpu", True), ("team/gpu pool", True), ("*", True), ("team/", False), ("a/b/c", False),
+     ("a b/c", False), ("team/ x", False)],
+)  # fmt: skip
+def test_queues_are_named_as_they_may_be_called(name: str, accepted: bool) -> None:
+    document = {"secrets": {"a": {"value": "x", "as_env": "A", "queues": [name]}}}
+    with nullcontext() if accepted else pytest.raises(ValueError, match="queues"):
+        AgentConfig.model_validate(document)
