@@ -175,9 +175,9 @@ async def test_a_directory_of_code_runs_alike_everywhere(everywhere: Home) -> No
 
 
 def without_machine(shown: Shown) -> Shown:
-    """Without what differs for a process: Python's version, and that runner's own mark."""
+    """Without what differs for a process: Python's version, that runner's own mark, one address."""
     log, page_log = (
-        re.sub(r"python [0-9.]+", "python", each).replace(" LAUNCH_WORKLOAD", "")
+        re.sub(" (LAUNCH_WORKLOAD|WANDB_APP_URL)", "", re.sub(r"python [0-9.]+", "python", each))
         for each in (shown.log, shown.page_log)
     )
     return replace(shown, log=log, page_log=page_log)
