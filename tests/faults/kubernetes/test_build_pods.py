@@ -16,7 +16,6 @@ from agent.runners.kubernetes.build_pods import BuildPods
 from agent.testing.builder_suite import RecordingLog
 from tests.faults.kubernetes.scripted_api import NAMESPACE, Answer, Pauses, ScriptedApi, api_of
 
-
 JSON = {"Content-Type": "application/json"}
 
 
