@@ -253,20 +253,20 @@ def test_a_requested_log_is_kept():
     ],
 )
 def test_members_may_change_their_own_items_and_admins_all(who, may):
-    assert items.may_stop(who, ITEM) is may
+    assert items.offers_stop(who, ITEM) is may
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_stop_is_offered_before_the_end_and_retry_after_a_bad_one(phase):
     who, item = principal("ada", Role.ADMIN), replace(ITEM, phase=phase)
 
-    assert items.may_stop(who, item) is (phase not in TERMINAL)
+    assert items.offers_stop(who, item) is (phase not in TERMINAL)
     again = phase in TERMINAL and phase is not Phase.SUCCEEDED
-    assert items.may_retry(who, item) is again
+    assert items.offers_retry(who, item) is again
 
 
 def test_nothing_is_offered_twice_or_without_a_queue():
     who = principal("ada", Role.ADMIN)
 
-    assert not items.may_stop(who, replace(ITEM, stop_requested=True))
-    assert not items.may_retry(who, replace(ITEM, phase=Phase.FAILED, queue_id=None))
+    assert not items.offers_stop(who, replace(ITEM, stop_requested=True))
+    assert not items.offers_retry(who, replace(ITEM, phase=Phase.FAILED, queue_id=None))
