@@ -278,7 +278,8 @@ async def _print_why_it_waits(api: "UserOperations", item: Json) -> None:
     explanation = found["explanation"]
     if explanation["cause"] not in _WAITS_FOR_SOMEBODY:
         return
-    details = [line for line in explanation["details"] if line not in item["warnings"]]
+    # Its warnings have been told.
+    details = [line for line in explanation["details"] if line not in found["warnings"]]
     for line in (f"it waits: {explanation['summary']}", *details, explanation["remedy"]):
         print_stderr(f"launch: {line}")
 
