@@ -57,7 +57,7 @@ _IN_BACKGROUND: Final[Json] = {"propagationPolicy": "Background"}
 #: What container runtimes say of pods that they cannot give a user namespace.
 _NO_NAMESPACES: Final = re.compile(r"user namespace|idmap|hostUsers", re.IGNORECASE)
 #: What kubelet says of pods that it evicts for what they have written.
-_DISK: Final = re.compile(r"ephemeral.storage|emptydir", re.IGNORECASE)
+_DISK: Final = re.compile(r"ephemeral (local )?storage|ephemeral-storage|emptydir", re.IGNORECASE)
 _LOG_LINES: Final = "3"
 
 

@@ -9,7 +9,9 @@ import pytest
 from aiohttp import web
 
 from agent.config.execution import BuilderConfig, KubernetesRunnerConfig
-from agent.model.errors import JobError
+from agent.model.cause import Cause
+from agent.model.errors import JobError, UnavailableError
+from agent.pipeline.release_rules import Releases, release_reason
 from agent.runners.kubernetes import build_pods as module
 from agent.runners.kubernetes.api import ClusterApi
 from agent.runners.kubernetes.build_pods import BuildPods
@@ -25,11 +27,16 @@ class Cluster:
     def __init__(self) -> None:
         self.changes: list[tuple[str, str]] = []
         self._pod: dict[str, Any] = {}
+        #: What ended the pod, over its status.
+        self.end: dict[str, Any] = {}
 
     async def answer(self, request: web.Request) -> Answer | None:
         plural = request.path.split("/")[-1 if request.method in {"GET", "POST"} else -2]
         if request.method == "GET":
-            return Answer(200, {"items": [self._pod]}, JSON) if plural == "pods" else None
+            if plural != "pods":
+                return None
+            now = {**self._pod, "status": {**self._pod["status"], **self.end}}
+            return Answer(200, {"items": [now]}, JSON)
         self.changes.append((request.method, plural))
         if request.method != "POST":
             return Answer(200, {}, JSON)
@@ -84,3 +91,66 @@ async def test_a_job_is_removed_when_its_certificates_cannot_be_written(
         async with pods_of(api, "rootless").open(tmp_path / "certificates", RecordingLog()):
             pass
     assert cluster.changes[-1] == ("DELETE", "jobs")
+
+
+class WellBackend:
+    """`BackendState` of a cluster that answers."""
+
+    def failed(self, resource: str, error: UnavailableError) -> None: ...
+
+    def worked(self, resource: str) -> None: ...
+
+    async def check(self, resource: str) -> UnavailableError | None:
+        return None
+
+
+def evicted(message: str) -> dict[str, Any]:
+    return {"phase": "Failed", "reason": "Evicted", "message": message}
+
+
+EXIT = {"name": "buildkitd", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}
+
+
+@pytest.mark.parametrize(
+    ("end", "cause", "counted"),
+    [
+        (
+            evicted(
+                "Pod ephemeral local storage usage exceeds the total limit of containers 20Gi."
+            ),
+            Cause.DISK_FULL,
+            True,
+        ),
+        (
+            evicted('Usage of EmptyDir volume "layers" exceeds the limit "9Gi".'),
+            Cause.DISK_FULL,
+            True,
+        ),
+        (evicted("The node was low on resource: ephemeral-storage."), Cause.DISK_FULL, True),
+        (evicted("The node was low on resource: memory."), Cause.BUILD_FAILED, True),
+        ({"phase": "Failed", "containerStatuses": [EXIT]}, Cause.BUILD_FAILED, True),
+        ({"phase": "Failed", "reason": "Terminated"}, Cause.BUILD_UNAVAILABLE, False),
+    ],
+)
+async def test_a_build_that_ends_its_pod_is_released_three_times_at_most(
+    cluster: Cluster,
+    api: ClusterApi,
+    tmp_path: Path,
+    end: dict[str, Any],
+    cause: Cause,
+    counted: bool,
+) -> None:
+    async def build() -> None:
+        async with pods_of(api, "rootless").open(tmp_path, RecordingLog()):
+            cluster.end = end
+            raise JobError(Cause.BUILD_UNAVAILABLE, "The buildkitd does not answer.")
+
+    with pytest.raises(UnavailableError) as caught:
+        await build()
+    assert caught.value.cause is cause
+    releases, reasons = Releases(), []
+    for _ in range(4):
+        reason = await release_reason(caught.value, "kubernetes", WellBackend(), releases)
+        reasons.append(reason)
+        releases = releases if reason is None else releases.and_one_for(reason)
+    assert [reason is None for reason in reasons] == [False, False, counted, counted]

@@ -117,6 +117,12 @@ def test_what_cannot_be_read_is_refused(service: dict[str, Any], arguments: dict
         DEPLOYMENT | {"spec": {"template": {"spec": {"serviceAccountName": "admin"}}}},
         SERVICE | {"metadata": {"name": "a", "labels": {"launch-agent.item": "other"}}},
         SERVICE | {"metadata": {"name": "a", "ownerReferences": [{"uid": "u"}]}},
+        {"apiVersion": "batch/v1", "kind": "Job", "spec": {"manualSelector": True}},
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "spec": {"selector": {"matchLabels": {"a": "b"}}},
+        },
     ],
 )
 def test_what_reaches_beyond_the_pods_is_refused(service: dict[str, Any]) -> None:
