@@ -17,7 +17,7 @@ from yarl import URL
 
 from agent import plugins
 from agent.compose.cluster_builder import build_pods, choose_cluster_builder
-from agent.compose.job_urls import url_for_containers, url_for_pods
+from agent.compose.job_urls import url_for_containers, url_for_people, url_for_pods
 from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
 from agent.daemon.pruning import Pruner
@@ -224,9 +224,8 @@ async def _open_backend(
     builders = plugins.find(plugins.BUILDERS)
     if resource in builders:
         backend = replace(backend, builder=builders[resource](plugin_context))
-    pages = context.config.control.external_url if context.embedded else None
-    pages = pages or context.url
-    return replace(backend, page_url=pages if pages != backend.job_url else None), pruners
+    pages = url_for_people(context)
+    return replace(backend, page_url=None if pages == backend.job_url else pages), pruners
 
 
 async def _container_backend(

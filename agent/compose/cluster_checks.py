@@ -228,7 +228,7 @@ async def _registry_from_a_node(api: ClusterApi, destination: Destination) -> Fi
         seen = await _probed(api, {"image": absent, "imagePullPolicy": "Always"})
     except TimeoutError:
         message = f"No node tried to pull from {destination.host} within {_PROBE_SECONDS} s."
-        return Finding("note", subject, message, "Look at `kubectl get events`.")
+        return Finding("note", subject, message, _SEE_EVENTS)
     if seen is None:
         return Finding("note", subject, _NO_POD, _SEE_EVENTS)
     answer = _said(seen)
@@ -251,7 +251,7 @@ async def _code_in_a_pod(api: ClusterApi, image: str | None) -> Finding:
         seen = await _probed(api, {"image": image, "command": list(FETCH_CODE)})
     except TimeoutError:
         message = f"No node started {image} within {_PROBE_SECONDS} s."
-        return Finding("note", subject, message, "Look at `kubectl get events`.")
+        return Finding("note", subject, message, _SEE_EVENTS)
     if seen is None:
         return Finding("note", subject, _NO_POD, _SEE_EVENTS)
     if seen.get("exitCode") == 0:

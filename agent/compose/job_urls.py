@@ -1,4 +1,4 @@
-"""The control plane's URL inside jobs: containers and pods cannot call a loopback address."""
+"""The control plane's URLs that jobs get: containers and pods cannot call a loopback address."""
 
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,12 @@ async def url_for_containers(context: "BackendContext", gateway: str) -> str:
             error=error.message,
         )
         return url
+
+
+def url_for_people(context: "BackendContext") -> str:
+    """Where the pages are that W&B's library prints links to."""
+    external = context.config.control.external_url if context.embedded else None
+    return external or context.url
 
 
 def url_for_pods(context: "BackendContext") -> str:

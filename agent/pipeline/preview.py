@@ -6,7 +6,7 @@ layer set each field of a launch spec, and masking of secrets in what is shown.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -96,8 +96,8 @@ async def preview(
         name=KNOWN_AT_LAUNCH, control_plane_id=KNOWN_AT_LAUNCH, folder=Path(KNOWN_AT_LAUNCH),
         workdir=Path(resolved.build_context),
     )  # fmt: skip
-    sent = backend.runner.preview(request)
-    workload, services = sent, backend.side_services(request) if backend.side_services else ()
+    sent = workload = backend.runner.preview(request)
+    services: Sequence[Json] = backend.side_services(request) if backend.side_services else ()
     if server_side and backend.dry_run is not None:
         workload, *services = await backend.dry_run(request)
     settings = settings_of(resolved.claim)

@@ -75,7 +75,7 @@ class GraphQLRequest:
         return cls(query, variables, name)
 
 
-class _Executor(graphql.Executor[Any]):
+class _Execution(graphql.Executor[Any]):
     """Takes lists of rows as they are, and closes the coroutines that it never awaited.
 
     Completing each row alone costs more than reading it. An error in a field that cannot be null
@@ -121,11 +121,11 @@ class _Executor(graphql.Executor[Any]):
             each.close()
 
 
-def _finish(finished: AsyncWorkFinishedInfo) -> None:
-    cast("_Executor", finished.executor).close_coroutines()
+def _close_coroutines_of(finished: AsyncWorkFinishedInfo) -> None:
+    cast("_Execution", finished.executor).close_coroutines()
 
 
-_HOOKS: Final = ExecutionHooks(async_work_finished=_finish)
+_HOOKS: Final = ExecutionHooks(async_work_finished=_close_coroutines_of)
 
 
 class Executor:
@@ -169,7 +169,7 @@ class Executor:
             self._schema,
             document,
             context_value=context,
-            executor_class=_Executor,
+            executor_class=_Execution,
             hooks=_HOOKS,
             **options,
         )

@@ -55,10 +55,10 @@ class Reaper(Service):
         self._holder = new_id()
         self._round_at: float | None = None
         self._offset: float | None = None
-        #: When a stall was noticed after which this process has extended nothing yet. Without
-        #: the lease of this work it forgets that after `_lease`: the other one has done it.
+        #: When a stall was noticed, until the leases of items have been extended after it: by this
+        #: process, or within the time of one such lease by the one that reaps.
         self._stalled_at: float | None = None
-        self._lease = context.config.lease
+        self._item_lease = context.config.lease
 
     @write
     def start(self, tx: Tx) -> None:
@@ -76,7 +76,7 @@ class Reaper(Service):
             self._stalled_at = local
         self._round_at, self._offset = local, stored - local
         if not leads:
-            if self._stalled_at is not None and local - self._stalled_at > self._lease:
+            if self._stalled_at is not None and local - self._stalled_at > self._item_lease:
                 self._stalled_at = None
             return Reaped()
         if self._stalled_at is not None:
@@ -118,7 +118,7 @@ class Reaper(Service):
         agents.reset_heartbeats(tx, self._context.config.agent_timeout)
 
     def _extend_leases(self, tx: Tx) -> None:
-        items.extend_all_leases(tx, tx.now + self._lease)
+        items.extend_all_leases(tx, tx.now + self._item_lease)
         runs.extend_all(tx)
 
     @write

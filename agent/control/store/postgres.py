@@ -164,13 +164,14 @@ class PostgresDatabase:
     async def _write_alone(
         self, engine: AsyncEngine, work: Callable[[Tx], T]
     ) -> tuple[T, Iterable[str]]:
-        for left in reversed(range(_ATTEMPTS)):
+        left = _ATTEMPTS
+        while True:
+            left -= 1
             try:
                 return await self._transact(engine, _body(work))
             except _FAILURES as error:
                 if not left or _sqlstate(error) not in _DEADLOCK:
                     raise _translated(error) from error
-        raise AssertionError  # pragma: no cover -- the last try returns or raises
 
     async def _transact(
         self, engine: AsyncEngine, body: Callable[[Connection], T], *, read_only: bool = False
@@ -180,7 +181,8 @@ class PostgresDatabase:
         That takes the place of a probe before each one. After the commit was sent nothing is
         repeated: it may have arrived.
         """
-        for last in (False, True):
+        again = False
+        while True:
             committing = False
             try:
                 async with engine.connect() as connection:
@@ -193,9 +195,9 @@ class PostgresDatabase:
                         committing = True
                     return result
             except DBAPIError as error:
-                if last or committing or not error.connection_invalidated:
+                if again or committing or not error.connection_invalidated:
                     raise
-        raise AssertionError  # pragma: no cover -- the last try returns or raises
+                again = True
 
 
 def _write_together(connection: Connection, batch: Sequence[Write]) -> Collection[Write]:

@@ -413,7 +413,7 @@ class ClusterApi:
         except ClusterCredentialsError as error:
             self._lost(error.reason, error)
             return False
-        # A RuntimeError: another request renews the credentials and has closed the connections.
+        # As in `_failures`: another request renews the certificates and has closed the connections.
         except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError, AssertionError) as error:
             self._lost(_reason(error))
             return False

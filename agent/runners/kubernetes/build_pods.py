@@ -57,7 +57,7 @@ _IN_BACKGROUND: Final[Json] = {"propagationPolicy": "Background"}
 #: What container runtimes say of pods that they cannot give a user namespace.
 _NO_NAMESPACES: Final = re.compile(r"user namespace|idmap|hostUsers", re.IGNORECASE)
 #: What kubelet says of pods that it evicts for what they have written.
-_DISK: Final = re.compile(r"ephemeral (local )?storage|ephemeral-storage|emptydir", re.IGNORECASE)
+_DISK: Final = re.compile(r"ephemeral[ -](local )?storage|emptydir", re.IGNORECASE)
 _LOG_LINES: Final = "3"
 
 
@@ -334,8 +334,10 @@ def _end_in(pod: Json) -> JobError | None:
     said = status(pod).get("message") or "the cluster says no more"
     message = f"The build's pod '{name}' was ended ({reason}: {said})."
     if _DISK.search(said):
-        hint = "Raise the limit of `ephemeral-storage` of the container `buildkitd` in "
-        hint += "`builder.pod.spec` on the agent, or let the build write less."
+        hint = (
+            "Raise the limit of `ephemeral-storage` of the container `buildkitd` in "
+            "`builder.pod.spec` on the agent, or let the build write less."
+        )
         return UnavailableError(Cause.DISK_FULL, message, hint=hint)
     by_itself = reason == "Evicted" or "reason" not in status(pod)
     deleted = "deletionTimestamp" in pod["metadata"]

@@ -1,6 +1,7 @@
 """What the passing of time does: expired leases, lost agents, retention."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -336,76 +337,79 @@ async def _expire_item_leases(world: World) -> None:
     await world.plane.database.write(lambda tx: tx.run(expired))
 
 
-@pytest.mark.postgres
-async def test_one_of_two_replicas_reaps_and_the_other_takes_over(
+@pytest.fixture
+async def replicas(
     new_postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> AsyncIterator[tuple[World, World]]:
+    """Two over one database."""
     monkeypatch.setattr(reaper, "_LEASE", 60.0)
     config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
-    async with open_world(config) as first, open_world(config) as second:
-        agent = await first.agent()
-        item = await first.submit()
-        await _round(first)
-        await agent.claim_one()
-        await _expire_item_leases(first)
-        assert await _round(second) == reaper.Reaped()
-        assert (await _round(first)).requeued == 1
-        await agent.claim_one()
-        # The first one is killed.
-        await second.pass_time(100, reap=False)
-        assert (await _round(second)).requeued == 1
-        await agent.claim_one()
-        await _expire_item_leases(first)
-        assert await _round(first) == reaper.Reaped()
-        # The second one stops in order: nobody waits for its lease to expire.
-        await second.plane.reaper.stop()
-        assert (await _round(first)).quarantined == 1
-        assert (await first.item(item)).cause is Cause.QUARANTINED
+    async with open_world(config) as one, open_world(config) as other:
+        yield one, other
 
 
 @pytest.mark.postgres
-async def test_a_replica_that_stalled_alone_extends_no_lease(
-    new_postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_one_of_two_replicas_reaps_and_the_other_takes_over(
+    replicas: tuple[World, World],
 ) -> None:
+    first, second = replicas
+    agent = await first.agent()
+    item = await first.submit()
+    await _round(first)
+    await agent.claim_one()
+    await _expire_item_leases(first)
+    assert await _round(second) == reaper.Reaped()
+    assert (await _round(first)).requeued == 1
+    await agent.claim_one()
+    # The first one is killed.
+    await second.pass_time(100, reap=False)
+    assert (await _round(second)).requeued == 1
+    await agent.claim_one()
+    await _expire_item_leases(first)
+    assert await _round(first) == reaper.Reaped()
+    # The second one stops in order: nobody waits for its lease to expire.
+    await second.plane.reaper.stop()
+    assert (await _round(first)).quarantined == 1
+    assert (await first.item(item)).cause is Cause.QUARANTINED
+
+
+@pytest.mark.postgres
+async def test_a_replica_that_stalled_alone_extends_no_lease(replicas: tuple[World, World]) -> None:
     """The other one went on expiring them; without it, agents could not have renewed."""
-    monkeypatch.setattr(reaper, "_LEASE", 60.0)
-    config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
-    async with open_world(config) as stalled, open_world(config) as other:
-        agent = await stalled.agent()
-        item = await stalled.submit()
-        await stalled.plane.reaper.reap_once()
-        await other.pass_time(100, reap=False)
-        await _round(other)
-        await agent.claim_one()
-        assert stalled.plane.reaper._round_at is not None
-        stalled.plane.reaper._round_at -= 3600
+    stalled, other = replicas
+    agent = await stalled.agent()
+    item = await stalled.submit()
+    await stalled.plane.reaper.reap_once()
+    await other.pass_time(100, reap=False)
+    await _round(other)
+    await agent.claim_one()
+    assert stalled.plane.reaper._round_at is not None
+    stalled.plane.reaper._round_at -= 3600
 
-        async def expiry() -> float:
-            row = await other.plane.database.read(lambda tx: items.require(tx, item.id))
-            return float(row.lease_expires_at)
+    async def expiry() -> float:
+        row = await other.plane.database.read(lambda tx: items.require(tx, item.id))
+        return float(row.lease_expires_at)
 
-        before = await expiry()
-        await stalled.plane.reaper.reap_once()
-        assert await expiry() == before
+    before = await expiry()
+    await stalled.plane.reaper.reap_once()
+    assert await expiry() == before
 
 
 @pytest.mark.postgres
 async def test_a_stand_by_that_takes_over_after_a_stall_extends_the_leases(
-    new_postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    replicas: tuple[World, World],
 ) -> None:
     """The database was away, and the leader died before it had extended them."""
-    monkeypatch.setattr(reaper, "_LEASE", 60.0)
-    config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
-    async with open_world(config) as leader, open_world(config) as stand_by:
-        agent = await leader.agent()
-        item = await leader.submit()
-        await agent.claim_one()
-        await leader.plane.reaper.reap_once()
-        await stand_by.plane.reaper.reap_once()
-        await _expire_item_leases(leader)
-        assert stand_by.plane.reaper._round_at is not None
-        stand_by.plane.reaper._round_at -= 60
-        assert await stand_by.plane.reaper.reap_once() == reaper.Reaped()
-        await leader.plane.reaper.stop()
-        assert await stand_by.plane.reaper.reap_once() == reaper.Reaped()
-        assert (await stand_by.item(item)).phase is Phase.LEASED
+    leader, stand_by = replicas
+    agent = await leader.agent()
+    item = await leader.submit()
+    await agent.claim_one()
+    await leader.plane.reaper.reap_once()
+    await stand_by.plane.reaper.reap_once()
+    await _expire_item_leases(leader)
+    assert stand_by.plane.reaper._round_at is not None
+    stand_by.plane.reaper._round_at -= 60
+    assert await stand_by.plane.reaper.reap_once() == reaper.Reaped()
+    await leader.plane.reaper.stop()
+    assert await stand_by.plane.reaper.reap_once() == reaper.Reaped()
+    assert (await stand_by.item(item)).phase is Phase.LEASED

@@ -13,6 +13,9 @@ CLAIM = """mutation ($input: ClaimLaunchItemsInput!) { claimLaunchItems(input: $
   runSpec layers cpus memory gpus runToken stopRequested } }"""
 
 
+SUBMIT = "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }"
+
+
 @dataclass(slots=True)
 class Agent:
     """A registered process."""
@@ -62,3 +65,11 @@ class Agent:
         data = await self.caller.data(text, input=self.lease(claim) | more)
         assert data[field]["itemId"] == claim["itemId"]
         return data[field]["status"]
+
+
+async def submitted_and_claimed(caller: Caller, spec: dict[str, Any]) -> tuple[Agent, Any]:
+    """An agent of ann's default queue, and its claim of one item of this spec."""
+    await caller.data(SUBMIT, i={"queueName": "default", "runSpec": spec})
+    agent = await Agent.register(caller, "ann", "default")
+    (claim,) = await agent.claim()
+    return agent, claim

@@ -15,7 +15,7 @@ from agent.remote.client import Endpoint
 from agent.remote.retry_policy import RetryPolicy
 from agent.sources.artifact import digest_of
 from tests.infrastructure.artifacts import ArtifactShelf
-from tests.integration.control_wire.agents import Agent
+from tests.integration.control_wire.agents import submitted_and_claimed
 from tests.integration.control_wire.uploading import PLACE, Upload
 from tests.integration.control_wire.wire import Wire
 
@@ -35,12 +35,7 @@ async def token_for(wire: Wire, artifact_id: str) -> dict[str, Any]:
     """The claim of a run whose code that is."""
     source = {"type": "artifact", "artifact": f"wandb-artifact://_id/{artifact_id}"}
     spec = {"source": source, "project": "demo", "overrides": {"entry_point": ["sh", "main.sh"]}}
-    await wire.ann.data(
-        "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
-        i={"queueName": "default", "runSpec": spec},
-    )
-    agent = await Agent.register(wire.ann, "ann", "default")
-    (claim,) = await agent.claim()
+    _, claim = await submitted_and_claimed(wire.ann, spec)
     return claim
 
 

@@ -8,20 +8,14 @@ import io
 import aiohttp
 import pytest
 
-from tests.integration.control_wire.agents import Agent
+from tests.integration.control_wire.agents import submitted_and_claimed
 from tests.integration.control_wire.wire import SPEC
 
 
 @pytest.fixture
 async def held(wire):
     """An agent that holds one item."""
-    await wire.ann.data(
-        "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
-        i={"queueName": "default", "runSpec": SPEC},
-    )
-    agent = await Agent.register(wire.ann, "ann", "default")
-    (claim,) = await agent.claim()
-    return agent, claim
+    return await submitted_and_claimed(wire.ann, SPEC)
 
 
 def _log(claim, channel="job", **query):

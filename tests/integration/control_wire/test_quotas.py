@@ -6,7 +6,7 @@ import pytest
 
 from agent.control.request_data import CONFIG
 from tests.integration.control_wire import artifact_documents as documents
-from tests.integration.control_wire.agents import Agent
+from tests.integration.control_wire.agents import submitted_and_claimed
 from tests.integration.control_wire.uploading import Upload
 from tests.integration.control_wire.wire import SPEC, open_wire
 
@@ -87,12 +87,7 @@ async def test_a_name_that_no_folder_can_hold_is_refused(small):
 
 
 async def _held(wire):
-    await wire.ann.data(
-        "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
-        i={"queueName": "default", "runSpec": SPEC},
-    )
-    agent = await Agent.register(wire.ann, "ann", "default")
-    (claim,) = await agent.claim()
+    _, claim = await submitted_and_claimed(wire.ann, SPEC)
     return claim
 
 

@@ -11,7 +11,7 @@ from agent.control.request_data import JOB_CREATION
 from agent.control.services.runs import RunChange
 from agent.control.store.accounts import Role
 from tests.integration.control_wire import artifact_documents as documents
-from tests.integration.control_wire.agents import Agent
+from tests.integration.control_wire.agents import submitted_and_claimed
 from tests.integration.control_wire.uploading import Upload, job_files
 from tests.integration.control_wire.wire import Caller, Wire, open_wire
 
@@ -233,12 +233,7 @@ async def launched(wire: Wire, run_id: str | None = None) -> tuple[Caller, str]:
     """The token and the name of a run that an agent has begun for ann."""
     spec = {"docker": {"docker_image": "repo/name:tag"}, "project": "demo"}
     spec |= {"run_id": run_id} if run_id else {}
-    await wire.ann.data(
-        "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
-        i={"queueName": "default", "runSpec": spec},
-    )
-    agent = await Agent.register(wire.ann, "ann", "default")
-    (claim,) = await agent.claim()
+    _, claim = await submitted_and_claimed(wire.ann, spec)
     return wire.caller(claim["runToken"]), claim["runName"]
 
 
