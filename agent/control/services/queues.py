@@ -441,7 +441,7 @@ def _remove(tx: Tx, queue: QueueRecord, actor: str, *, force: bool) -> None:
     if live and not force:
         raise ConflictError(
             f"Queue '{queue.name}' has items that are not over: {len(live)}.",
-            hint="Wait for them, stop them, or delete with force, which stops them.",
+            hint="Wait for them, stop them, or delete it with `--force`, which stops them.",
         )
     for row in live:
         request_stop(tx, row, actor)

@@ -417,7 +417,7 @@ def _variable(fields: Variable, before: Json) -> tuple[Json, str | None]:
     except ValueError as error:
         return {}, f"Its {place}: {error}."
     if twice := ", ".join(f"`{key}`" for key in schema if key in further):
-        return {}, f"Say it once: {twice} has a field, and is among the further rules."
+        return {}, f"{twice}: given in a field and among the further rules; leave one of them out."
     kept = {key: value for key, value in before.items() if key not in {"schema", "description"}}
     said, said_before = fields.description, before.get("description") or ""
     if "".join(said.split()) == "".join(str(said_before).split()):

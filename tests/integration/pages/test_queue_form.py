@@ -137,7 +137,10 @@ async def test_what_was_not_shown_is_not_saved(scene, sign_in):
             {"variable-0-type": "", "variable-0-further": '{"type": "nonsense"}'},
             "templateVariables.pods.schema",
         ),
-        ({"variable-0-further": '{"default": 2}'}, "Say it once: `default` has a field"),
+        (
+            {"variable-0-further": '{"default": 2}'},
+            "`default`: given in a field and among the further",
+        ),
         ({"variable-1-name": "pods"}, "There are two of this name."),
         ({"name": "-x"}, "'-x' cannot be the name of a queue."),
         ({"name": "default"}, "There is a queue 'default' in 'ada' already."),
